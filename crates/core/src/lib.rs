@@ -1,0 +1,14 @@
+//! Everything that knows no model: configuration, runs, seeds, logs, data sets, metrics, checkpoints, optimizers.
+//!
+//! Feature `data` adds polars (reading tables), feature `torch` adds tch (tensors).
+
+pub mod config;
+pub mod data;
+mod error;
+pub mod seed;
+#[cfg(feature = "torch")]
+mod traits;
+
+pub use error::{Error, Result};
+#[cfg(feature = "torch")]
+pub use traits::{Batch, Recommender};

@@ -1,0 +1,1 @@
+//! Composition root: nothing but the binaries and their integration tests.

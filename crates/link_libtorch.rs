@@ -1,0 +1,17 @@
+//! Build script of every crate that uses tensors: its binaries and tests find libtorch without LD_LIBRARY_PATH.
+//!
+//! `DEP_TCH_LIBTORCH_LIB` comes from torch-sys and reaches direct dependants only, so each crate depends on it.
+//! With a CUDA libtorch the linker would drop `libtorch_cuda`, which nothing names, and the GPU would read as absent.
+
+use std::{env, path::Path};
+
+fn main() {
+    println!("cargo:rerun-if-env-changed=DEP_TCH_LIBTORCH_LIB");
+    let Ok(lib) = env::var("DEP_TCH_LIBTORCH_LIB") else { return };
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
+    if Path::new(&lib).join("libtorch_cuda.so").exists() {
+        println!("cargo:rustc-link-arg=-Wl,--no-as-needed");
+        println!("cargo:rustc-link-arg=-ltorch_cuda");
+        println!("cargo:rustc-link-arg=-Wl,--as-needed");
+    }
+}
