@@ -124,24 +124,28 @@ impl<'a> Examples<'a> {
                 owners.push(i as u32);
             }
         }
-        let whole = list.iter().map(|e| e.row).collect();
-        TrainBatch { input, positives, places, owners, rows: whole }
+        TrainBatch { input, positives, places, owners, examples: examples.to_vec() }
     }
 
-    /// Negatives for a batch, all drawn at once from a stream of its own.
+    /// Negatives for a batch, all drawn at once.
     ///
     /// Per-target negatives lie outside everything in the row's whole training sequence, as long as that leaves
-    /// anything; shared ones are left to the loss, which masks a row's own target.
-    pub fn negatives(&self, batch: &TrainBatch, sampler: &mut Sampler, mut rng: impl Rng) -> Negatives {
+    /// anything; each row draws from a stream of its own, so how rows are grouped does not change them. Shared ones
+    /// come from stream `step` and are left to the loss, which masks a row's own target.
+    pub fn negatives(&self, batch: &TrainBatch, sampler: &mut Sampler, seed: u64, epoch: u64, step: u64) -> Negatives {
         match sampler.shape {
             Shape::None => Negatives::None,
-            Shape::Shared(k) => Negatives::Shared { items: (0..k).map(|_| sampler.draw(&mut rng)).collect() },
+            Shape::Shared(k) => {
+                let mut rng = seed::rng(seed, Stream::Negatives, epoch, step);
+                Negatives::Shared { items: (0..k).map(|_| sampler.draw(&mut rng)).collect() }
+            }
             Shape::PerTarget(k) => {
+                let base = seed::derive(seed, Stream::Negatives, epoch, 0);
                 let mut items = Vec::with_capacity(batch.positives.len() * k);
                 let mut target = 0;
-                for (i, &row) in batch.rows.iter().enumerate() {
-                    let seen = self.rows.items(row as usize);
-                    sampler.mark(seen);
+                for (i, &example) in batch.examples.iter().enumerate() {
+                    let mut rng = seed::row_rng(base, u64::from(example));
+                    sampler.mark(self.rows.items(self.list[example as usize].row as usize));
                     let free = sampler.n_marked < self.n_items;
                     while batch.owners.get(target) == Some(&(i as u32)) {
                         for _ in 0..k {
@@ -233,8 +237,9 @@ pub struct TrainBatch {
     pub positives: Vec<i32>,
     /// Place of each target's state in the flattened `[B·T]`, `[N]`.
     pub places: Vec<i64>,
+    /// Row of the batch that each target belongs to, `[N]`.
     owners: Vec<u32>,
-    rows: Vec<u32>,
+    examples: Vec<u32>,
 }
 
 /// Negative items of a batch.
@@ -417,7 +422,7 @@ mod tests {
             dros_beta: 1.0,
         };
         let mut sampler = Sampler::new(&loss, &[1, 1, 1, 1, 1, 1, 1, 1, 5]);
-        let drawn = examples.negatives(&batch, &mut sampler, seed::rng(1, Stream::Negatives, 0, 0));
+        let drawn = examples.negatives(&batch, &mut sampler, 1, 0, 0);
         let Negatives::PerTarget { items, per_target: 2000 } = &drawn else { panic!("{drawn:?}") };
         assert_eq!(items.len(), 5 * 2000);
         assert!(items[..4 * 2000].iter().all(|i| (5..9).contains(i)));
@@ -425,7 +430,7 @@ mod tests {
         // Items 5, 6, 7 have weight 2 each and item 8 weight 6: half of the draws outside row 0.
         let eights = items[..8000].iter().filter(|&&i| i == 8).count() as f64 / 8000.0;
         assert!((eights - 0.5).abs() < 0.03, "{eights}");
-        let again = examples.negatives(&batch, &mut sampler, seed::rng(1, Stream::Negatives, 0, 0));
+        let again = examples.negatives(&batch, &mut sampler, 1, 0, 0);
         assert_eq!(drawn, again);
     }
 
