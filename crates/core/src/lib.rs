@@ -5,6 +5,9 @@
 pub mod config;
 pub mod data;
 mod error;
+pub mod memory;
+#[cfg(feature = "torch")]
+pub mod parallel;
 pub mod seed;
 #[cfg(feature = "torch")]
 mod traits;
