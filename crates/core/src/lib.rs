@@ -10,6 +10,8 @@ pub mod memory;
 pub mod parallel;
 pub mod seed;
 #[cfg(feature = "torch")]
+pub mod torch;
+#[cfg(feature = "torch")]
 mod traits;
 
 pub use error::{Error, Result};
