@@ -4,7 +4,6 @@
 
 pub mod checkpoint;
 pub mod device;
-mod find;
 pub mod init;
 mod kernel;
 pub mod optim;

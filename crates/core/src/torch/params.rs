@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Tensor, no_grad};
 
 use super::Init;
 use crate::{Error, Result};
@@ -127,7 +127,7 @@ impl Params {
     /// # Errors
     /// When memory runs out.
     pub fn snapshot(&self) -> Result<BTreeMap<String, Tensor>> {
-        no_grad(|| self.named().map(|(name, tensor)| Ok((name.to_owned(), tensor.f_detach()?.f_copy_out()?))).collect())
+        no_grad(|| self.named().map(|(name, tensor)| Ok((name.to_owned(), tensor.f_detach_copy()?))).collect())
     }
 
     /// Overwrites every tensor with the one of the same name in `tensors`, on any device, of any float type.
@@ -135,20 +135,7 @@ impl Params {
     /// # Errors
     /// When names or shapes differ: one message lists every missing, unexpected and misshapen tensor; nothing is changed then.
     pub fn load(&self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-        let mut lines = Vec::new();
-        for (name, want) in self.named() {
-            match tensors.get(name) {
-                None => lines.push(format!("missing tensor `{name}`, shape {:?}", want.size())),
-                Some(got) if got.size() != want.size() => lines.push(format!(
-                    "tensor `{name}` has shape {:?}, the model needs {:?}",
-                    got.size(),
-                    want.size()
-                )),
-                Some(_) => {}
-            }
-        }
-        let unexpected = tensors.iter().filter(|(name, _)| !self.index.contains_key(*name));
-        lines.extend(unexpected.map(|(name, t)| format!("unexpected tensor `{name}`, shape {:?}", t.size())));
+        let lines = mismatches(self.named().map(|(name, tensor)| (name.to_owned(), tensor.size())), tensors);
         if !lines.is_empty() {
             return Err(Error::Invalid {
                 message: format!("the weights do not fit the model:\n  {}", lines.join("\n  ")),
@@ -171,5 +158,124 @@ impl Params {
     /// As [`Params::load`].
     pub fn copy_from(&self, other: &Params) -> Result<()> {
         self.load(&other.named().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect())
+    }
+}
+
+/// One line for each tensor that is missing from `got`, unexpected in it, or of another shape than wanted.
+pub(super) fn mismatches(
+    want: impl Iterator<Item = (String, Vec<i64>)>,
+    got: &BTreeMap<String, Tensor>,
+) -> Vec<String> {
+    let want: Vec<_> = want.collect();
+    let mut lines = Vec::new();
+    for (name, shape) in &want {
+        match got.get(name).map(Tensor::size) {
+            None => lines.push(format!("missing tensor `{name}`, shape {shape:?}")),
+            Some(size) if size != *shape => {
+                lines.push(format!("tensor `{name}` has shape {size:?}, the model needs {shape:?}"));
+            }
+            Some(_) => {}
+        }
+    }
+    let known: std::collections::HashSet<&str> = want.iter().map(|(name, _)| name.as_str()).collect();
+    let unexpected = got.iter().filter(|(name, _)| !known.contains(name.as_str()));
+    lines.extend(unexpected.map(|(name, tensor)| format!("unexpected tensor `{name}`, shape {:?}", tensor.size())));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+
+    fn ones(shape: &[i64]) -> Tensor {
+        Tensor::ones(shape, (Kind::Float, Device::Cpu))
+    }
+
+    fn two() -> Params {
+        let mut params = Params::new(Device::Cpu);
+        params.add("zeta", ones(&[2, 3]), true).unwrap();
+        params.add("alpha", ones(&[4]), false).unwrap();
+        params.add_buffer("mean", ones(&[5])).unwrap();
+        params
+    }
+
+    #[test]
+    fn order_roles_and_counts() {
+        let params = two();
+        let names: Vec<_> = params.named().map(|(name, _)| name).collect();
+        assert_eq!(names, ["zeta", "alpha", "mean"]);
+        assert_eq!(params.trainable().map(|(name, _)| name).collect::<Vec<_>>(), ["zeta"]);
+        assert_eq!(params.n_parameters(), 10);
+        assert_eq!(params.role("mean"), Some(Role::Buffer));
+        assert!(params.get("zeta").unwrap().requires_grad() && !params.get("alpha").unwrap().requires_grad());
+        assert!(params.get("nothing").is_none());
+    }
+
+    #[test]
+    fn a_name_twice_is_an_error() {
+        let mut params = two();
+        assert!(params.add("zeta", ones(&[1]), true).unwrap_err().to_string().contains("`zeta` was added twice"));
+    }
+
+    #[test]
+    fn names_never_share_memory_but_handles_do() {
+        let (mut params, shared) = (Params::new(Device::Cpu), ones(&[3]));
+        let a = params.add("a", shared.shallow_clone(), true).unwrap();
+        let b = params.add("b", shared.shallow_clone(), true).unwrap();
+        no_grad(|| a.shallow_clone().fill_(7.0));
+        assert_eq!(b.double_value(&[0]), 1.0);
+        assert_eq!(shared.double_value(&[0]), 1.0);
+        assert_eq!(params.get("a").unwrap().double_value(&[0]), 7.0);
+    }
+
+    #[test]
+    fn a_snapshot_does_not_move_and_loads_back() {
+        let params = two();
+        let before = params.snapshot().unwrap();
+        let handle = params.get("zeta").unwrap().shallow_clone();
+        no_grad(|| handle.shallow_clone().fill_(9.0));
+        assert_eq!(before["zeta"].double_value(&[0, 0]), 1.0);
+        params.load(&before).unwrap();
+        assert_eq!(handle.double_value(&[1, 2]), 1.0);
+        assert!(handle.requires_grad());
+    }
+
+    #[test]
+    fn strict_load_lists_every_problem_and_changes_nothing() {
+        let params = two();
+        let wrong = BTreeMap::from([
+            ("zeta".to_owned(), ones(&[3, 3])),
+            ("mean".to_owned(), ones(&[5]) * 2.0),
+            ("other".to_owned(), ones(&[1])),
+        ]);
+        let message = params.load(&wrong).unwrap_err().to_string();
+        for part in [
+            "tensor `zeta` has shape [3, 3], the model needs [2, 3]",
+            "missing tensor `alpha`, shape [4]",
+            "unexpected tensor `other`, shape [1]",
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
+        assert_eq!(params.get("mean").unwrap().double_value(&[0]), 1.0);
+    }
+
+    #[test]
+    fn copy_from_another_store() {
+        let (a, b) = (two(), two());
+        no_grad(|| a.get("zeta").unwrap().shallow_clone().fill_(3.0));
+        b.copy_from(&a).unwrap();
+        assert_eq!(b.get("zeta").unwrap().double_value(&[1, 1]), 3.0);
+    }
+
+    #[test]
+    fn zero_grad_clears_what_backward_left() {
+        let params = two();
+        let zeta = params.get("zeta").unwrap();
+        (zeta * 2.0).sum(Kind::Float).backward();
+        assert_eq!(zeta.grad().double_value(&[0, 0]), 2.0);
+        params.zero_grad();
+        assert_eq!(zeta.grad().double_value(&[0, 0]), 0.0);
     }
 }
