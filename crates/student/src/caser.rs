@@ -3,7 +3,10 @@
 //!
 //! Tensor names and layouts are those of the released weights.
 
-use anyo_core::torch::{Params, init};
+use anyo_core::{
+    Result,
+    torch::{Init, Params},
+};
 use tch::Tensor;
 
 use crate::{
@@ -35,22 +38,24 @@ pub struct Caser {
 
 impl Caser {
     /// A network with new weights: items N(0, 0.01²), filters Xavier normal with biases 0.1, the head as PyTorch does.
-    pub fn new(config: &WindowConfig, n_items: usize, params: &mut Params, seed: u64) -> Self {
+    ///
+    /// # Errors
+    /// When a parameter cannot be made (no memory).
+    pub fn new(config: &WindowConfig, n_items: usize, params: &mut Params, seed: u64) -> Result<Self> {
         let (d, n) = (config.d_model, n_items as i64);
         let mut make = PytorchDefaults { params, seed };
-        let item_embeddings = make.normal("item_embeddings.weight", &[n + 1, d], 0.01);
-        let mut filters = |name: String, size: [i64; 4]| {
-            let weight_name = format!("{name}.weight");
-            let value = init::xavier_normal(&size, &weight_name, seed);
-            let weight = make.params.add(&weight_name, value, true);
-            Linear { weight, bias: Some(make.full(&format!("{name}.bias"), size[0], 0.1)) }
+        let item_embeddings = make.normal("item_embeddings.weight", &[n + 1, d], 0.01)?;
+        let mut filters = |name: &str, size: [i64; 4]| -> Result<Linear> {
+            let weight = make.tensor(&format!("{name}.weight"), &size, Init::XavierNormal)?;
+            Ok(Linear { weight, bias: Some(make.tensor(&format!("{name}.bias"), &size[..1], Init::Constant(0.1))?) })
         };
         let horizontal = (0..HEIGHTS.len())
-            .map(|i| filters(format!("horizontal_cnn.{i}"), [FILTERS, 1, HEIGHTS[i], d]))
-            .collect();
-        let vertical = filters("vertical_cnn".to_owned(), [1, 1, config.max_len as i64, 1]);
-        let s_fc = make.head("s_fc", n, FILTERS * HEIGHTS.len() as i64 + d);
-        Self { dropout: config.dropout, max_len: config.max_len, n_items: n, item_embeddings, horizontal, vertical, s_fc }
+            .map(|i| filters(&format!("horizontal_cnn.{i}"), [FILTERS, 1, HEIGHTS[i], d]))
+            .collect::<Result<_>>()?;
+        let vertical = filters("vertical_cnn", [1, 1, config.max_len as i64, 1])?;
+        let s_fc = make.head("s_fc", n, FILTERS * HEIGHTS.len() as i64 + d)?;
+        let (dropout, max_len) = (config.dropout, config.max_len);
+        Ok(Self { dropout, max_len, n_items: n, item_embeddings, horizontal, vertical, s_fc })
     }
 
     /// State of whole windows, `[B, 16·3 + D]`.

@@ -117,7 +117,7 @@ pub struct SasrecConfig {
     /// Epsilon of every layer norm.
     pub norm_eps: f64,
     /// Initial weights.
-    pub init: Init,
+    pub init: InitKind,
     /// How sequences become rows.
     pub rows: RowsKind,
     /// What is minimised.
@@ -151,7 +151,7 @@ pub enum Ffn {
 /// Initial weights of the matrices; vectors start at zero, norms at one.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Init {
+pub enum InitKind {
     /// Xavier normal on every matrix, as SASRec.pytorch does; biases keep PyTorch's defaults.
     XavierNormal,
     /// Normal with standard deviation 0.02, biases zero.

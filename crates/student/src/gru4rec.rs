@@ -4,7 +4,7 @@
 //!
 //! Differs: rows run padded and the state after the newest item is picked, where the original packs them; same result.
 
-use anyo_core::torch::Params;
+use anyo_core::{Result, torch::{Init, Params}};
 use tch::Tensor;
 
 use crate::{
@@ -28,22 +28,24 @@ pub struct Gru4rec {
 
 impl Gru4rec {
     /// A network with new weights: items N(0, 0.01²), the GRU U(±1/√D), the head as PyTorch does.
-    pub fn new(config: &WindowConfig, n_items: usize, params: &mut Params, seed: u64) -> Self {
+    ///
+    /// # Errors
+    /// When a parameter cannot be made (no memory).
+    pub fn new(config: &WindowConfig, n_items: usize, params: &mut Params, seed: u64) -> Result<Self> {
         let (d, n) = (config.d_model, n_items as i64);
-        let bound = 1.0 / (d as f64).sqrt();
         let mut make = PytorchDefaults { params, seed };
-        Self {
+        Ok(Self {
             dropout: config.dropout,
             n_items: n,
-            item_embeddings: make.normal("item_embeddings.weight", &[n + 1, d], 0.01),
+            item_embeddings: make.normal("item_embeddings.weight", &[n + 1, d], 0.01)?,
             gru: [
-                make.uniform("gru.weight_ih_l0", &[3 * d, d], bound),
-                make.uniform("gru.weight_hh_l0", &[3 * d, d], bound),
-                make.uniform("gru.bias_ih_l0", &[3 * d], bound),
-                make.uniform("gru.bias_hh_l0", &[3 * d], bound),
+                make.tensor("gru.weight_ih_l0", &[3 * d, d], Init::gru(d))?,
+                make.tensor("gru.weight_hh_l0", &[3 * d, d], Init::gru(d))?,
+                make.tensor("gru.bias_ih_l0", &[3 * d], Init::gru(d))?,
+                make.tensor("gru.bias_hh_l0", &[3 * d], Init::gru(d))?,
             ],
-            s_fc: make.head("s_fc", n, d),
-        }
+            s_fc: make.head("s_fc", n, d)?,
+        })
     }
 }
 

@@ -4,12 +4,15 @@
 //! Differs from SASRec.pytorch: pads are at the end and are never attended to; there they stand in front, carry the
 //! attention's biases as keys and values, and take a share of every softmax.
 
-use anyo_core::torch::{Params, init};
-use tch::{Device, Tensor};
+use anyo_core::{
+    Result,
+    torch::{Init, Params},
+};
+use tch::Tensor;
 
 use crate::{
     batch::Input,
-    config::{Ffn, Init, Norm, SasrecConfig},
+    config::{Ffn, InitKind, Norm, SasrecConfig},
     dropout::Mode,
     layers::{LayerNorm, Linear, causal_attention, newest_attention},
     loss::Head,
@@ -43,49 +46,18 @@ enum FeedForward {
 
 impl Sasrec {
     /// A network with new weights drawn from `seed`, its parameters added to `params`.
-    pub fn new(config: &SasrecConfig, n_items: usize, params: &mut Params, seed: u64) -> Self {
+    ///
+    /// # Errors
+    /// When a parameter cannot be made (no memory).
+    pub fn new(config: &SasrecConfig, n_items: usize, params: &mut Params, seed: u64) -> Result<Self> {
         let d = config.d_model;
         let inner = ((d as f64 * config.ffn_ratio).round() as i64).max(1);
         let mut make = Maker { params, seed, init: config.init, eps: config.norm_eps };
-        let item_emb = make.matrix("item_emb.weight", [n_items as i64, d]);
-        let pos_emb = make.matrix("pos_emb.weight", [config.max_len as i64, d]);
-        let blocks = (0..config.n_blocks)
-            .map(|i| {
-                let name = |part: &str| format!("blocks.{i}.{part}");
-                Block {
-                    ln1: make.norm(&name("ln1"), d),
-                    in_proj: Linear {
-                        weight: make.matrix(&name("attn.in_proj.weight"), [3 * d, d]),
-                        bias: Some(make.zeros(&name("attn.in_proj.bias"), 3 * d)),
-                    },
-                    out_proj: Linear {
-                        weight: make.matrix(&name("attn.out_proj.weight"), [d, d]),
-                        bias: Some(make.zeros(&name("attn.out_proj.bias"), d)),
-                    },
-                    ln2: make.norm(&name("ln2"), d),
-                    ffn: match config.ffn {
-                        Ffn::Relu | Ffn::Gelu => FeedForward::TwoLayers {
-                            first: make.linear(&name("ffn.conv1"), inner, d),
-                            second: make.linear(&name("ffn.conv2"), d, inner),
-                            gelu: config.ffn == Ffn::Gelu,
-                        },
-                        Ffn::Swiglu => {
-                            let mut plain = |part: &str, out: i64, input: i64| Linear {
-                                weight: make.matrix(&name(&format!("ffn.{part}.weight")), [out, input]),
-                                bias: None,
-                            };
-                            FeedForward::Gated {
-                                gate: plain("w_gate", inner, d),
-                                up: plain("w_up", inner, d),
-                                down: plain("w_down", d, inner),
-                            }
-                        }
-                    },
-                }
-            })
-            .collect();
-        let ln_last = make.norm("ln_last", d);
-        Self { config: config.clone(), item_emb, pos_emb, blocks, ln_last }
+        let item_emb = make.matrix("item_emb.weight", [n_items as i64, d])?;
+        let pos_emb = make.matrix("pos_emb.weight", [config.max_len as i64, d])?;
+        let blocks = (0..config.n_blocks).map(|i| make.block(i, d, inner, config.ffn)).collect::<Result<_>>()?;
+        let ln_last = make.norm("ln_last", d)?;
+        Ok(Self { config: config.clone(), item_emb, pos_emb, blocks, ln_last })
     }
 
     fn embed(&self, input: &Input, mode: &Mode) -> Tensor {
@@ -199,40 +171,67 @@ pub(crate) fn zero_empty(states: Tensor, input: &Input) -> Tensor {
 struct Maker<'a> {
     params: &'a mut Params,
     seed: u64,
-    init: Init,
+    init: InitKind,
     eps: f64,
 }
 
 impl Maker<'_> {
-    fn matrix(&mut self, name: &str, size: [i64; 2]) -> Tensor {
-        let value = match self.init {
-            Init::XavierNormal => init::xavier_normal(&size, name, self.seed),
-            Init::Normal002 => init::normal(&size, 0.02, name, self.seed),
-        };
-        self.params.add(name, value, true)
+    fn block(&mut self, i: usize, d: i64, inner: i64, ffn: Ffn) -> Result<Block> {
+        let name = |part: &str| format!("blocks.{i}.{part}");
+        Ok(Block {
+            ln1: self.norm(&name("ln1"), d)?,
+            in_proj: Linear {
+                weight: self.matrix(&name("attn.in_proj.weight"), [3 * d, d])?,
+                bias: Some(self.vector(&name("attn.in_proj.bias"), 3 * d, Init::Zeros)?),
+            },
+            out_proj: Linear {
+                weight: self.matrix(&name("attn.out_proj.weight"), [d, d])?,
+                bias: Some(self.vector(&name("attn.out_proj.bias"), d, Init::Zeros)?),
+            },
+            ln2: self.norm(&name("ln2"), d)?,
+            ffn: match ffn {
+                Ffn::Relu | Ffn::Gelu => FeedForward::TwoLayers {
+                    first: self.linear(&name("ffn.conv1"), inner, d)?,
+                    second: self.linear(&name("ffn.conv2"), d, inner)?,
+                    gelu: ffn == Ffn::Gelu,
+                },
+                Ffn::Swiglu => FeedForward::Gated {
+                    gate: self.without_bias(&name("ffn.w_gate"), inner, d)?,
+                    up: self.without_bias(&name("ffn.w_up"), inner, d)?,
+                    down: self.without_bias(&name("ffn.w_down"), d, inner)?,
+                },
+            },
+        })
     }
 
-    fn zeros(&mut self, name: &str, len: i64) -> Tensor {
-        self.params.add(name, Tensor::zeros([len], (tch::Kind::Float, Device::Cpu)), true)
+    fn matrix(&mut self, name: &str, size: [i64; 2]) -> Result<Tensor> {
+        let init = match self.init {
+            InitKind::XavierNormal => Init::XavierNormal,
+            InitKind::Normal002 => Init::Normal { std: 0.02 },
+        };
+        self.params.create(name, &size, init, self.seed)
+    }
+
+    fn vector(&mut self, name: &str, len: i64, init: Init) -> Result<Tensor> {
+        self.params.create(name, &[len], init, self.seed)
+    }
+
+    fn without_bias(&mut self, name: &str, out: i64, input: i64) -> Result<Linear> {
+        Ok(Linear { weight: self.matrix(&format!("{name}.weight"), [out, input])?, bias: None })
     }
 
     /// A layer with a bias: zero with `normal002`, PyTorch's default otherwise.
-    fn linear(&mut self, name: &str, out: i64, input: i64) -> Linear {
-        let weight = self.matrix(&format!("{name}.weight"), [out, input]);
-        let bias_name = format!("{name}.bias");
-        let bias = match self.init {
-            Init::XavierNormal => {
-                let value = init::uniform(&[out], 1.0 / (input as f64).sqrt(), &bias_name, self.seed);
-                self.params.add(&bias_name, value, true)
-            }
-            Init::Normal002 => self.zeros(&bias_name, out),
+    fn linear(&mut self, name: &str, out: i64, input: i64) -> Result<Linear> {
+        let weight = self.matrix(&format!("{name}.weight"), [out, input])?;
+        let init = match self.init {
+            InitKind::XavierNormal => Init::bias(input),
+            InitKind::Normal002 => Init::Zeros,
         };
-        Linear { weight, bias: Some(bias) }
+        Ok(Linear { weight, bias: Some(self.vector(&format!("{name}.bias"), out, init)?) })
     }
 
-    fn norm(&mut self, name: &str, d: i64) -> LayerNorm {
-        let ones = Tensor::ones([d], (tch::Kind::Float, Device::Cpu));
-        let weight = self.params.add(&format!("{name}.weight"), ones, true);
-        LayerNorm { weight, bias: self.zeros(&format!("{name}.bias"), d), eps: self.eps }
+    fn norm(&mut self, name: &str, d: i64) -> Result<LayerNorm> {
+        let weight = self.vector(&format!("{name}.weight"), d, Init::Ones)?;
+        Ok(LayerNorm { weight, bias: self.vector(&format!("{name}.bias"), d, Init::Zeros)?, eps: self.eps })
     }
 }

@@ -4,8 +4,11 @@
 //!
 //! Differs: pads are known by their place, where the released code looks whether a vector sums to zero.
 
-use anyo_core::torch::{Params, init};
-use tch::{Kind, Tensor};
+use anyo_core::{
+    Result,
+    torch::{Init, Params},
+};
+use tch::Tensor;
 
 use crate::{
     batch::Input,
@@ -40,25 +43,28 @@ pub struct SasrecDllm2rec {
 
 impl SasrecDllm2rec {
     /// A network with new weights: items N(0, 0.01²), places N(0, 1), the rest as PyTorch does.
-    pub fn new(config: &WindowConfig, n_items: usize, params: &mut Params, seed: u64) -> Self {
+    ///
+    /// # Errors
+    /// When a parameter cannot be made (no memory).
+    pub fn new(config: &WindowConfig, n_items: usize, params: &mut Params, seed: u64) -> Result<Self> {
         let (d, n) = (config.d_model, n_items as i64);
         let mut make = PytorchDefaults { params, seed };
-        Self {
+        Ok(Self {
             dropout: config.dropout,
             n_items: n,
-            item_embeddings: make.normal("item_embeddings.weight", &[n + 1, d], 0.01),
-            positional_embeddings: make.normal("positional_embeddings.weight", &[config.max_len as i64, d], 1.0),
-            ln_1: make.norm("ln_1", d),
-            linear_q: make.linear("mh_attn.linear_q", &[d, d]),
-            linear_k: make.linear("mh_attn.linear_k", &[d, d]),
-            linear_v: make.linear("mh_attn.linear_v", &[d, d]),
-            ln_2: make.norm("ln_2", d),
-            w_1: make.linear("feed_forward.w_1", &[d, d, 1]),
-            w_2: make.linear("feed_forward.w_2", &[d, d, 1]),
-            ln_ffn: make.norm("feed_forward.layer_norm", d),
-            ln_3: make.norm("ln_3", d),
-            s_fc: make.head("s_fc", n, d),
-        }
+            item_embeddings: make.normal("item_embeddings.weight", &[n + 1, d], 0.01)?,
+            positional_embeddings: make.normal("positional_embeddings.weight", &[config.max_len as i64, d], 1.0)?,
+            ln_1: make.norm("ln_1", d)?,
+            linear_q: make.linear("mh_attn.linear_q", &[d, d])?,
+            linear_k: make.linear("mh_attn.linear_k", &[d, d])?,
+            linear_v: make.linear("mh_attn.linear_v", &[d, d])?,
+            ln_2: make.norm("ln_2", d)?,
+            w_1: make.linear("feed_forward.w_1", &[d, d, 1])?,
+            w_2: make.linear("feed_forward.w_2", &[d, d, 1])?,
+            ln_ffn: make.norm("feed_forward.layer_norm", d)?,
+            ln_3: make.norm("ln_3", d)?,
+            s_fc: make.head("s_fc", n, d)?,
+        })
     }
 }
 
@@ -110,34 +116,28 @@ pub(crate) struct PytorchDefaults<'a> {
 }
 
 impl PytorchDefaults<'_> {
-    pub(crate) fn normal(&mut self, name: &str, size: &[i64], std: f64) -> Tensor {
-        self.params.add(name, init::normal(size, std, name, self.seed), true)
+    pub(crate) fn tensor(&mut self, name: &str, size: &[i64], init: Init) -> Result<Tensor> {
+        self.params.create(name, size, init, self.seed)
     }
 
-    /// U(±`bound`).
-    pub(crate) fn uniform(&mut self, name: &str, size: &[i64], bound: f64) -> Tensor {
-        self.params.add(name, init::uniform(size, bound, name, self.seed), true)
-    }
-
-    /// A constant vector.
-    pub(crate) fn full(&mut self, name: &str, len: i64, value: f64) -> Tensor {
-        self.params.add(name, Tensor::full([len], value, (Kind::Float, tch::Device::Cpu)), true)
+    pub(crate) fn normal(&mut self, name: &str, size: &[i64], std: f64) -> Result<Tensor> {
+        self.tensor(name, size, Init::Normal { std })
     }
 
     /// Weight `[out, in, ..]` and bias, both U(±1/√fan_in).
-    pub(crate) fn linear(&mut self, name: &str, size: &[i64]) -> Linear {
-        let bound = 1.0 / (size[1..].iter().product::<i64>() as f64).sqrt();
-        let weight = self.uniform(&format!("{name}.weight"), size, bound);
-        Linear { weight, bias: Some(self.uniform(&format!("{name}.bias"), &size[..1], bound)) }
+    pub(crate) fn linear(&mut self, name: &str, size: &[i64]) -> Result<Linear> {
+        let weight = self.tensor(&format!("{name}.weight"), size, Init::KaimingUniform)?;
+        let bias = self.tensor(&format!("{name}.bias"), &size[..1], Init::bias(size[1..].iter().product()))?;
+        Ok(Linear { weight, bias: Some(bias) })
     }
 
-    pub(crate) fn norm(&mut self, name: &str, d: i64) -> LayerNorm {
-        let weight = self.full(&format!("{name}.weight"), d, 1.0);
-        LayerNorm { weight, bias: self.full(&format!("{name}.bias"), d, 0.0), eps: NORM_EPS }
+    pub(crate) fn norm(&mut self, name: &str, d: i64) -> Result<LayerNorm> {
+        let weight = self.tensor(&format!("{name}.weight"), &[d], Init::Ones)?;
+        Ok(LayerNorm { weight, bias: self.tensor(&format!("{name}.bias"), &[d], Init::Zeros)?, eps: NORM_EPS })
     }
 
-    pub(crate) fn head(&mut self, name: &str, n_items: i64, d: i64) -> Head {
-        let Linear { weight, bias } = self.linear(name, &[n_items, d]);
-        Head { weight, bias }
+    pub(crate) fn head(&mut self, name: &str, n_items: i64, d: i64) -> Result<Head> {
+        let Linear { weight, bias } = self.linear(name, &[n_items, d])?;
+        Ok(Head { weight, bias })
     }
 }
