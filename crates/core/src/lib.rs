@@ -5,6 +5,7 @@
 pub mod config;
 pub mod data;
 mod error;
+pub mod eval;
 pub mod seed;
 #[cfg(feature = "torch")]
 mod traits;
