@@ -1,1 +1,3 @@
 //! Small sequential recommenders.
+
+pub mod baselines;

@@ -1,6 +1,6 @@
 //! The table a run ends with: the model beside popularity and the other baselines.
 
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{CellAlignment, LineStyle, Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde_json::{Map, Value};
 
 use super::{Evaluation, Summary};
@@ -52,8 +52,7 @@ impl Comparison {
 
     fn draw(&self, columns: &[String]) -> String {
         let mut table = Table::new();
-        table.load_style(UTF8_HORIZONTAL_ONLY);
-        table.style_mut().row_separator = None;
+        table.load_style(UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
         table.set_header(std::iter::once("model").chain(columns.iter().map(String::as_str)));
         let best: Vec<Option<String>> = columns.iter().map(|key| self.best(key)).collect();
         for (name, evaluation) in &self.rows {
