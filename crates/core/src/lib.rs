@@ -5,9 +5,13 @@
 pub mod config;
 pub mod data;
 mod error;
+<<<<<<< HEAD
 pub mod memory;
 #[cfg(feature = "torch")]
 pub mod parallel;
+=======
+pub mod eval;
+>>>>>>> eval
 pub mod seed;
 #[cfg(feature = "torch")]
 pub mod torch;
