@@ -415,7 +415,7 @@ mod tests {
             name: LossName::Bce,
             n_negatives: 2000,
             negatives: Distribution::Popularity,
-            logq: false,
+            logq: crate::config::LogQ::None,
             gbce_t: 0.0,
             temperature: 1.0,
             dros_alpha: 0.0,

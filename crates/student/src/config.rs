@@ -198,8 +198,8 @@ pub struct LossConfig {
     pub n_negatives: usize,
     /// How they are drawn (`bce`, `gbce`, `sampled_softmax`).
     pub negatives: Negatives,
-    /// Correct `sampled_softmax` scores by the log of the expected count of each negative.
-    pub logq: bool,
+    /// Which scores of `sampled_softmax` lose the log of their expected count in the sample.
+    pub logq: LogQ,
     /// Calibration t of `gbce` in 0..=1 (gSASRec, Eq. 13).
     pub gbce_t: f64,
     /// Scores are divided by this before `ce` and `sampled_softmax`.
@@ -222,6 +222,18 @@ pub enum LossName {
     SampledSoftmax,
     /// Generalised binary cross-entropy of gSASRec.
     Gbce,
+}
+
+/// Which scores of the sampled softmax are corrected by `log(K q)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogQ {
+    /// None: the loss is that of the sample.
+    None,
+    /// The negatives': the sum then estimates the sum over the catalogue (Bengio and Senécal 2008).
+    Negatives,
+    /// The target's as well (Yi et al. 2019).
+    Both,
 }
 
 /// The distribution of sampled negatives.

@@ -7,6 +7,8 @@ pub mod dropout;
 mod layers;
 pub mod loss;
 mod network;
+mod student;
+mod train;
 mod train_config;
 
 mod caser;
@@ -19,4 +21,6 @@ pub use gru4rec::Gru4rec;
 pub use network::Network;
 pub use sasrec::Sasrec;
 pub use sasrec_dllm2rec::SasrecDllm2rec;
+pub use student::{Student, baseline};
+pub use train::{BEST_FILE, Fitted, Progress, Setup, Watch, fit};
 pub use train_config::{CheckpointConfig, TrainConfig};

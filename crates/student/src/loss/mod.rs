@@ -101,8 +101,7 @@ impl Loss {
             }
             LossName::Ce => catalogue::cross_entropy(states, head, positives, inv_temperature, scale),
             LossName::SampledSoftmax => {
-                let proposal = c.logq.then_some(self.proposal.as_slice());
-                sampled::grad(states, head, positives, negatives, proposal, inv_temperature, scale)
+                sampled::grad(states, head, positives, negatives, (c.logq, &self.proposal), inv_temperature, scale)
             }
         };
         if c.dros_alpha > 0.0 {

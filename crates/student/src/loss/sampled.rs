@@ -4,19 +4,18 @@ use anyo_core::parallel;
 use tch::{Device, Kind, Tensor};
 
 use super::{Head, LossGrad, kernel::cross_entropy_row};
-use crate::batch::Negatives;
+use crate::{batch::Negatives, config::LogQ};
 
-/// `log Σ exp` over the target and K shared negatives; from each score the log of its expected count in the sample is
-/// taken (`proposal`, Bengio and Senécal 2008; for the target as well, as in Yi et al. 2019), and a negative that equals
-/// the row's target is left out.
+/// Cross-entropy of the target against itself and K shared negatives, mean `log Σ exp(z) - z⁺`.
 ///
-/// Differs: Yi et al. take in-batch items as negatives; ours are drawn from `proposal`.
+/// `z_k = s_k - log(K q_k)` with [`LogQ`] saying which scores are corrected; a negative that equals the row's target is
+/// left out. Differs: Yi et al. (2019) take in-batch items as negatives; ours are drawn from the proposal q.
 pub(super) fn grad(
     states: &Tensor,
     head: &Head,
     positives: &[i32],
     negatives: &Negatives,
-    proposal: Option<&[f32]>,
+    (logq, proposal): (LogQ, &[f32]),
     inv_temperature: f64,
     scale: f64,
 ) -> LossGrad {
@@ -26,12 +25,10 @@ pub(super) fn grad(
     let device = states.device();
     let (n, k) = (positives.len() as i64, items.len() as i64);
     let ids = |items: &[i32]| Tensor::from_slice(items).to_kind(Kind::Int64).to_device(device);
-    let log_q = |items: &[i32]| {
-        let values: Vec<f32> = match proposal {
-            Some(q) => items.iter().map(|&i| (q[i as usize] * k as f32).max(1e-30).ln()).collect(),
-            None => vec![0.0; items.len()],
-        };
-        Tensor::from_slice(&values).to_device(device)
+    // The correction is one of probabilities, so it comes after the temperature: shift by T·log(K q) before it.
+    let shift = |items: &[i32]| {
+        let log_q = |&i: &i32| ((proposal[i as usize] * k as f32).max(1e-30).ln()) / inv_temperature as f32;
+        Tensor::from_slice(&items.iter().map(log_q).collect::<Vec<f32>>()).to_device(device)
     };
     let (positive_ids, negative_ids) = (ids(positives), ids(items));
     let positive_vectors = head.weight.index_select(0, &positive_ids); // [N,D]
@@ -47,9 +44,12 @@ pub(super) fn grad(
         first += bias.index_select(0, &positive_ids).unsqueeze(1);
         rest += bias.index_select(0, &negative_ids);
     }
-    // The correction is one of probabilities, so it comes after the temperature: shift by T·log q here.
-    first -= log_q(positives).unsqueeze(1) / inv_temperature;
-    rest -= log_q(items) / inv_temperature;
+    if logq != LogQ::None {
+        rest -= shift(items);
+    }
+    if logq == LogQ::Both {
+        first -= shift(positives).unsqueeze(1);
+    }
 
     let mut total = LossGrad::zeros(states, head);
     let collisions = Collisions::new(items, head.weight.size()[0] as usize);
