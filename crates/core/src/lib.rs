@@ -5,13 +5,11 @@
 pub mod config;
 pub mod data;
 mod error;
-<<<<<<< HEAD
+mod tagged_tmp;
+pub mod eval;
 pub mod memory;
 #[cfg(feature = "torch")]
 pub mod parallel;
-=======
-pub mod eval;
->>>>>>> eval
 pub mod seed;
 #[cfg(feature = "torch")]
 pub mod torch;

@@ -4,7 +4,7 @@ use anyo_core::{
     config::{Check, Problem},
     torch::OptimConfig,
 };
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::baselines::{ItemKnnConfig, PopularityConfig, RecentPopularityConfig};
 
@@ -28,28 +28,15 @@ pub enum StudentConfig {
     ItemKnn(ItemKnnConfig),
 }
 
-impl<'de> Deserialize<'de> for StudentConfig {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        anyo_core::config::tagged(deserializer, "name", |name, value| match name {
-            "sasrec" => value.decode().map(Self::Sasrec),
-            "sasrec_dllm2rec" => value.decode().map(Self::SasrecDllm2rec),
-            "gru4rec" => value.decode().map(Self::Gru4rec),
-            "caser" => value.decode().map(Self::Caser),
-            "popularity" => value.decode().map(Self::Popularity),
-            "recent_popularity" => value.decode().map(Self::RecentPopularity),
-            "item_knn" => value.decode().map(Self::ItemKnn),
-            _ => Err(value.unknown(&[
-                "sasrec",
-                "sasrec_dllm2rec",
-                "gru4rec",
-                "caser",
-                "popularity",
-                "recent_popularity",
-                "item_knn",
-            ])),
-        })
-    }
-}
+anyo_core::tagged!(StudentConfig, "name", {
+    "sasrec" => Sasrec(SasrecConfig),
+    "sasrec_dllm2rec" => SasrecDllm2rec(WindowConfig),
+    "gru4rec" => Gru4rec(WindowConfig),
+    "caser" => Caser(WindowConfig),
+    "popularity" => Popularity(PopularityConfig),
+    "recent_popularity" => RecentPopularity(RecentPopularityConfig),
+    "item_knn" => ItemKnn(ItemKnnConfig),
+});
 
 impl StudentConfig {
     /// The `name` as configured.
