@@ -19,7 +19,7 @@ def rate(work, lines):
     if work == "second_start":
         return ""
     key = "users_per_s" if work == "rank_200" else "sequences_per_s"
-    values = [x[key] for x in lines if key in x]
+    values = [x.get(key, x.get("sequences_per_s", 6040 / x["seconds"])) for x in lines]
     return f"{median(values):,.0f} {key.split('_')[0]}/s" if values else ""
 
 
@@ -72,8 +72,10 @@ def main(path):
             note = "~" if any(x.get("extrapolated") for x in xs) else ""
             imported = [x["import_rss_mb"] for x in xs if "import_rss_mb" in x]
             speed = gflop / seconds[form] if gflop else None
+            memory = f"{peak[form]:.0f}" if form in peak else ""
+            own = f"{peak[form] - median(imported):.0f}" if imported and form in peak else ""
             print(f"{work:14} {form:24} {f'{note}{seconds[form]:.2f} ({min(spread):.2f}-{max(spread):.2f}), {len(xs)}':28} {rate(work, xs):18} "
-                  f"{peak.get(form, float('nan')):8.0f} {peak[form] - median(imported) if imported and form in peak else float('nan'):8.0f} "
+                  f"{memory:>8} {own:>8} "
                   f"{'' if form == 'ours' or 'ours' not in seconds else format(seconds[form] / seconds['ours'], '.2f') + 'x':>8} "
                   f"{format(speed, '.1f') if speed else '':>8} {format(speed / limit[LARGE], '.1%') if speed and LARGE in limit else '':>8} "
                   f"{format(speed / limit[FITTING[work]], '.1%') if speed and FITTING.get(work) in limit else '':>10}")
