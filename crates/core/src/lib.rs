@@ -5,7 +5,6 @@
 pub mod config;
 pub mod data;
 mod error;
-mod tagged_tmp;
 pub mod eval;
 pub mod memory;
 #[cfg(feature = "torch")]

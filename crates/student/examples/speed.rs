@@ -20,10 +20,10 @@ fn main() {
     }
     let n_items = map.len();
     let counts = rows.target_counts(n_items);
-    let loss = LossConfig { name: loss_name, n_negatives: if loss_name == LossName::Bce {1} else {512}, negatives: Negatives::Uniform, logq: true, gbce_t: 0.75, temperature: 1.0, dros_alpha: 0.0, dros_beta: 1.0 };
-    let cfg = SasrecConfig { max_len, d_model: d, n_blocks: 2, n_heads: 1, dropout: 0.2, attention_dropout: ad, norm: if modern {Norm::Pre} else {Norm::Query}, ffn: if modern {Ffn::Swiglu} else {Ffn::Relu}, ffn_ratio: 1.0, scale_embeddings: !modern, norm_eps: 1e-8, init: Init::XavierNormal, rows: RowsKind::EveryPosition, loss: loss.clone(), optim: anyo_core::torch::OptimConfig { lr: 1e-3 } };
+    let loss = LossConfig { name: loss_name, n_negatives: if loss_name == LossName::Bce {1} else {512}, negatives: Negatives::Uniform, logq: LogQ::Negatives, gbce_t: 0.75, temperature: 1.0, dros_alpha: 0.0, dros_beta: 1.0 };
+    let cfg = SasrecConfig { max_len, d_model: d, n_blocks: 2, n_heads: 1, dropout: 0.2, attention_dropout: ad, norm: if modern {Norm::Pre} else {Norm::Query}, ffn: if modern {Ffn::Swiglu} else {Ffn::Relu}, ffn_ratio: 1.0, scale_embeddings: !modern, norm_eps: 1e-8, init: InitKind::XavierNormal, rows: RowsKind::EveryPosition, loss: loss.clone(), optim: serde_json::from_str(r#"{"name": "adam", "lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0, "clip_norm": null,"schedule": {"name": "constant", "warmup_steps": 0, "total_steps": null, "floor": 0.0}}"#).unwrap() };
     let mut params = Params::new(Device::Cpu);
-    let net = Sasrec::new(&cfg, n_items, &mut params, 1);
+    let net = Sasrec::new(&cfg, n_items, &mut params, 1).unwrap();
     let ex = Examples::new(&rows, RowsKind::EveryPosition, max_len, n_items);
     println!("items {n_items} targets {}", ex.n_targets());
     let l = Loss::new(&loss, &counts); let mut sampler = Sampler::new(&loss, &counts);

@@ -86,7 +86,7 @@ fn blocks(
         let block = states.narrow(0, start as i64, len);
         let mut scores = buffer.narrow(0, 0, len);
         let _ = match &head.bias {
-            Some(bias) => scores.f_addmm_out(&bias.detach(), &block, &weight_t),
+            Some(bias) => bias.detach().f_addmm_out(&scores, &block, &weight_t),
             None => block.f_mm_out(&scores, &weight_t),
         };
         total.sum += step(&mut scores, &positives[start..start + len as usize]);
