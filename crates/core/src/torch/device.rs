@@ -101,7 +101,8 @@ struct Seen {
 
 impl Seen {
     fn now() -> Self {
-        let driver = ["/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg"].iter().any(|p| Path::new(p).exists());
+        let driver =
+            ["/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg"].iter().any(|p| Path::new(p).exists());
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
         let n_devices = if Cuda::is_available() { Cuda::device_count().max(0) as usize } else { 0 };
         Self { driver, libtorch_cuda: n_devices > 0 || maps.contains("libtorch_cuda"), n_devices }

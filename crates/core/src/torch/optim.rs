@@ -48,7 +48,6 @@ pub struct OptimConfig {
     pub schedule: ScheduleConfig,
 }
 
-
 impl Check for OptimConfig {
     fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -68,7 +67,8 @@ impl Check for OptimConfig {
         if let Some(norm) = self.clip_norm {
             want("clip_norm", positive(norm), "above 0, or null for no clipping", norm);
         }
-        problems.extend(self.schedule.problems().into_iter().map(|p| Problem { key: format!("schedule.{}", p.key), ..p }));
+        problems
+            .extend(self.schedule.problems().into_iter().map(|p| Problem { key: format!("schedule.{}", p.key), ..p }));
         problems
     }
 }
@@ -219,7 +219,10 @@ impl Optimizer {
                 return Err(Error::invalid(message));
             }
             if let Some(g) = g.as_ref().filter(|g| g.size() != shape) {
-                return Err(Error::invalid(format!("the gradient of `{name}` has shape {:?}, not {shape:?}", g.size())));
+                return Err(Error::invalid(format!(
+                    "the gradient of `{name}` has shape {:?}, not {shape:?}",
+                    g.size()
+                )));
             }
         }
         Ok(())

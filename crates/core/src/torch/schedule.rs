@@ -148,8 +148,7 @@ mod tests {
 
     #[test]
     fn warmup_as_long_as_the_training_is_refused() {
-        let config =
-            ScheduleConfig { name: ScheduleName::Cosine, warmup_steps: 10, total_steps: None, floor: 0.0 };
+        let config = ScheduleConfig { name: ScheduleName::Cosine, warmup_steps: 10, total_steps: None, floor: 0.0 };
         let error = Schedule::new(&config, 10).unwrap_err();
         assert!(error.to_string().contains("warmup_steps is 10"), "{error}");
         assert!(error.hint().is_some());
@@ -158,8 +157,7 @@ mod tests {
 
     #[test]
     fn every_value_out_of_range_is_reported() {
-        let config =
-            ScheduleConfig { name: ScheduleName::Cosine, warmup_steps: 9, total_steps: Some(9), floor: 1.5 };
+        let config = ScheduleConfig { name: ScheduleName::Cosine, warmup_steps: 9, total_steps: Some(9), floor: 1.5 };
         let keys: Vec<_> = config.problems().into_iter().map(|p| p.key).collect();
         assert_eq!(keys, ["floor", "warmup_steps"]);
         assert_eq!(ScheduleConfig { total_steps: Some(0), floor: 0.0, ..config }.problems()[0].key, "total_steps");

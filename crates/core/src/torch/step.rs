@@ -14,6 +14,8 @@ pub struct Gradients {
     names: Vec<String>,
     inputs: Vec<Tensor>,
     grads: Vec<Option<Tensor>>,
+    /// Whether a sum's memory is ours alone: autograd may give two parameters the same gradient tensor.
+    owned: Vec<bool>,
     /// Detached mean losses with the number of targets of each.
     losses: Vec<(Tensor, f64)>,
 }
@@ -35,7 +37,8 @@ impl Gradients {
         let (names, inputs): (Vec<_>, Vec<_>) =
             params.trainable().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).unzip();
         let grads = names.iter().map(|_| None).collect();
-        Self { names, inputs, grads, losses: Vec::new() }
+        let owned = vec![false; names.len()];
+        Self { names, inputs, grads, owned, losses: Vec::new() }
     }
 
     /// Runs backward from `mean_loss`, the mean over `count` targets, and adds the gradients weighted by `count`.
@@ -82,18 +85,20 @@ impl Gradients {
         weight: f64,
         found: impl Iterator<Item = Option<Tensor>>,
     ) -> Result<()> {
-        let second = self.losses.len() == 1;
         no_grad(|| {
-            for (sum, g) in self.grads.iter_mut().zip(found) {
+            for ((sum, owned), g) in self.grads.iter_mut().zip(&mut self.owned).zip(found) {
                 let Some(g) = g else { continue };
                 let g = if weight == 1.0 { g } else { g.f_mul_scalar(weight)? };
                 *sum = Some(match sum.take() {
-                    // Autograd may give two parameters the same memory, so the first addition makes a new tensor.
-                    Some(sum) if second => sum.f_add(&g)?,
-                    Some(mut sum) => sum.f_add_(&g)?,
-                    // A parameter that only a later micro-batch uses must own its sum as well.
-                    None if self.losses.is_empty() => g,
-                    None => g.f_detach_copy()?,
+                    None => {
+                        *owned = false;
+                        g
+                    }
+                    Some(mut sum) if *owned => sum.f_add_(&g)?,
+                    Some(sum) => {
+                        *owned = true;
+                        sum.f_add(&g)?
+                    }
                 });
             }
             self.losses.push((loss.f_detach()?, count));
@@ -159,7 +164,8 @@ impl Gradients {
     fn measure(&self) -> Result<(f64, f64)> {
         let total: f64 = self.losses.iter().map(|(_, count)| count).sum();
         no_grad(|| {
-            let mut loss = Tensor::f_zeros(1, (Kind::Double, self.losses.first().map_or(Device::Cpu, |l| l.0.device())))?;
+            let mut loss =
+                Tensor::f_zeros(1, (Kind::Double, self.losses.first().map_or(Device::Cpu, |l| l.0.device())))?;
             for (value, count) in &self.losses {
                 loss = loss.f_add(&value.f_view(1)?.f_to_kind(Kind::Double)?.f_mul_scalar(count / total)?)?;
             }
@@ -176,15 +182,21 @@ impl Gradients {
     }
 
     fn not_finite(&self, step: u64, loss: f64, grads: &[Option<Tensor>]) -> Error {
-        let bad = |g: &Tensor| g.f_isfinite().and_then(|t| t.f_all()).and_then(|t| t.f_int64_value(&[])).is_ok_and(|all| all == 0);
+        let bad = |g: &Tensor| {
+            g.f_isfinite().and_then(|t| t.f_all()).and_then(|t| t.f_int64_value(&[])).is_ok_and(|all| all == 0)
+        };
         let first = self.names.iter().zip(grads).find(|(_, g)| g.as_ref().is_some_and(bad)).map(|(name, _)| name);
         let message = match (loss.is_finite(), first) {
-            (false, Some(name)) => format!("step {step}: the loss is {loss}; the first gradient that is not finite is that of `{name}`"),
+            (false, Some(name)) => {
+                format!("step {step}: the loss is {loss}; the first gradient that is not finite is that of `{name}`")
+            }
             (false, None) => format!("step {step}: the loss is {loss}"),
             (true, Some(name)) => {
                 format!("step {step}: the gradient of `{name}` is not finite (NaN or infinite); the loss is {loss}")
             }
-            (true, None) => format!("step {step}: the norm of the gradients is too large for a number; the loss is {loss}"),
+            (true, None) => {
+                format!("step {step}: the norm of the gradients is too large for a number; the loss is {loss}")
+            }
         };
         let hint = "lower the learning rate, lengthen the warm-up or set a smaller clip_norm; the weights of the last \
                     checkpoint are not affected";

@@ -82,7 +82,10 @@ pub(super) fn write_tensors(
     order.sort_by_key(|(name, t, _)| (std::cmp::Reverse(t.kind().elt_size_in_bytes()), *name));
     let mut header = serde_json::Map::new();
     if !metadata.is_empty() {
-        header.insert("__metadata__".into(), metadata.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect::<serde_json::Map<_, _>>().into());
+        header.insert(
+            "__metadata__".into(),
+            metadata.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect::<serde_json::Map<_, _>>().into(),
+        );
     }
     let mut start = 0;
     for (name, tensor, dtype) in &order {
