@@ -1,5 +1,6 @@
 //! Rankings published by others, scored by the evaluator: the figures are known (`../shared/data`, skipped without it).
 #![cfg(feature = "torch")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,6 @@
 //! The evaluator's contract: order of rows, batches, history, bad scores, bad options, files.
 #![cfg(feature = "torch")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::cell::RefCell;
 

@@ -1,4 +1,5 @@
 //! Popularity and item neighbours: values by hand, and figures known from elsewhere on real data.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     fs,
@@ -142,7 +143,7 @@ fn movielens_1m() {
     assert!((hr - 0.039).abs() < 5.1e-4, "published: 0.039, got {hr}");
 
     let start = std::time::Instant::now();
-    let knn = ItemKnn::fit(&train, n_items, &knn(100, 10.0, 20, 0.8), 2);
+    let knn = ItemKnn::fit(&train, n_items, &knn(500, 20.0, 20, 0.6), 2);
     eprintln!("item_knn: built in {:?}", start.elapsed());
     let start = std::time::Instant::now();
     let evaluation = evaluate(&knn, &test, catalogue, &config(&[10, 20], true), 1).unwrap();
@@ -150,8 +151,7 @@ fn movielens_1m() {
     assert!(evaluation.summary.value("hr@10").unwrap() > 2.0 * hr);
 }
 
-/// dllm2rec.md section 8: popularity from all validation targets on the test file, HR@20 0.0495 and NDCG@20 0.0219, and
-/// without the history 0.0519 and 0.0227.
+/// dllm2rec.md section 8: popularity from all validation targets on the test file, HR@20 0.0495 and NDCG@20 0.0219.
 #[test]
 fn amazon_games_of_dllm2rec() {
     let Some(folder) = folder("amazon-games-dllm2rec") else { return };
@@ -178,16 +178,17 @@ fn amazon_games_of_dllm2rec() {
         let other = evaluation.other.unwrap();
         ["hr@20", "ndcg@20"].map(|key| [evaluation.summary.value(key).unwrap(), other.value(key).unwrap()])
     };
-    // Three items share the places 19 to 21. The published figures let the smaller id win, ours rank ties worst; the
-    // latter were computed with numpy.
+    // Three items share the places 19 to 21: the published figures let the smaller id win, ours rank ties worst.
+    // Without the history 0.0519 is published, with targets that repeat an item of the history counted as misses; here
+    // such a target stays, which gives 0.0522 in numpy, where the second line comes from too.
     let smaller_first = counts.iter().zip(0..).map(|(&count, id)| count * 20000 + 17408 - id).collect();
     let cases = [
-        (Popularity::from_counts(smaller_first), [[0.0495, 0.0519], [0.0219, 0.0227]]),
+        (Popularity::from_counts(smaller_first), [[0.0495, 0.0522], [0.0219, 0.0228]]),
         (Popularity::from_counts(counts.clone()), [[0.0469, 0.0499], [0.0213, 0.0222]]),
     ];
     for (model, want) in cases {
         let got = figures(&model);
         let equal = got.iter().flatten().zip(want.iter().flatten()).all(|(got, want)| (got - want).abs() < 5.1e-5);
-        assert!(equal, "{got:?}, published {want:?}");
+        assert!(equal, "{got:?}, wanted {want:?}");
     }
 }
