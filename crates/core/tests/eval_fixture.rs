@@ -1,5 +1,6 @@
 //! The whole evaluator against metrics computed with numpy in another way: `fixtures/metrics/make.py`.
 #![cfg(feature = "torch")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use anyo_core::{
     Batch, Recommender, Result,

@@ -1,4 +1,5 @@
 //! Popularity and item neighbours: values by hand, and figures known from elsewhere on real data.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     fs,
@@ -63,14 +64,17 @@ fn neighbours_by_hand() {
     let fit = |config: &ItemKnnConfig, threads| ItemKnn::fit(&train, 5, config, threads);
     let cosine = fit(&knn(10, 0.0, 2, 0.5), 1);
     let (s01, s02, s12, s23) = (2.0 / 6f32.sqrt(), 1.0 / 6f32.sqrt(), 0.5, 1.0 / 2f32.sqrt());
-    assert_eq!(cosine.neighbours(0), [(1, s01), (2, s02)]);
-    assert_eq!(cosine.neighbours(2), [(3, s23), (1, s12), (0, s02)]);
-    assert_eq!(cosine.neighbours(4), []);
+    let near = |got: &[(u32, f32)], want: &[(u32, f32)]| {
+        got.len() == want.len() && got.iter().zip(want).all(|(g, w)| g.0 == w.0 && (g.1 - w.1).abs() < 1e-6)
+    };
+    assert!(near(cosine.neighbours(0), &[(1, s01), (2, s02)]));
+    assert!(near(cosine.neighbours(2), &[(3, s23), (1, s12), (0, s02)]));
+    assert!(near(cosine.neighbours(4), &[]));
     for threads in [2, 3, 9] {
         assert_eq!(fit(&knn(10, 0.0, 2, 0.5), threads), cosine);
     }
     // shrinkage 1: 2 / (√6 + 1); one neighbour only
-    assert_eq!(fit(&knn(1, 1.0, 2, 0.5), 2).neighbours(0), [(1, (2.0 / (6f64.sqrt() + 1.0)) as f32)]);
+    assert!(near(fit(&knn(1, 1.0, 2, 0.5), 2).neighbours(0), &[(1, 2.0 / (6f32.sqrt() + 1.0))]));
     // history 3 2 0: item 3 is too old, 0 counts in full, 2 half
     let got = scores(&cosine, &[&[3, 2, 0], &[]]);
     let want = [0.5 * s02, s01 + 0.5 * s12, s02, 0.5 * s23, 0.0];
@@ -139,7 +143,7 @@ fn movielens_1m() {
     assert!((hr - 0.039).abs() < 5.1e-4, "published: 0.039, got {hr}");
 
     let start = std::time::Instant::now();
-    let knn = ItemKnn::fit(&train, n_items, &knn(100, 10.0, 20, 0.8), 2);
+    let knn = ItemKnn::fit(&train, n_items, &knn(500, 20.0, 20, 0.6), 2);
     eprintln!("item_knn: built in {:?}", start.elapsed());
     let start = std::time::Instant::now();
     let evaluation = evaluate(&knn, &test, catalogue, &config(&[10, 20], true), 1).unwrap();
@@ -147,7 +151,7 @@ fn movielens_1m() {
     assert!(evaluation.summary.value("hr@10").unwrap() > 2.0 * hr);
 }
 
-/// dllm2rec.md section 8: popularity from all validation targets, HR@20 0.0495 and NDCG@20 0.0219 on the test file.
+/// dllm2rec.md section 8: popularity from all validation targets on the test file, HR@20 0.0495 and NDCG@20 0.0219.
 #[test]
 fn amazon_games_of_dllm2rec() {
     let Some(folder) = folder("amazon-games-dllm2rec") else { return };
@@ -169,14 +173,22 @@ fn amazon_games_of_dllm2rec() {
     }
     assert_eq!(test.len(), 14980);
     let catalogue = Catalogue { n_items: counts.len(), train_counts: &counts, protocol: "dllm2rec" };
-    let popularity = Popularity::from_counts(counts.clone());
-    let evaluation = evaluate(&popularity, &test, catalogue, &config(&[20], false), 1).unwrap();
-    let published = [("hr@20", 0.0495, 0.0519), ("ndcg@20", 0.0219, 0.0227)];
-    for (key, kept, removed) in published {
-        let (got, without) = (evaluation.value(key).unwrap(), evaluation.other.as_ref().unwrap().value(key).unwrap());
-        eprintln!("{key} {got} {without}");
-        // ties inside the popularity order move the last digit
-        assert!((got - kept).abs() < 1.5e-4, "{key}: {got}, published {kept}");
-        assert!((without - removed).abs() < 1.5e-4, "{key}: {without}, published {removed}");
+    let figures = |model: &Popularity| {
+        let evaluation = evaluate(model, &test, catalogue, &config(&[20], false), 1).unwrap();
+        let other = evaluation.other.unwrap();
+        ["hr@20", "ndcg@20"].map(|key| [evaluation.summary.value(key).unwrap(), other.value(key).unwrap()])
+    };
+    // Three items share the places 19 to 21: the published figures let the smaller id win, ours rank ties worst.
+    // Without the history 0.0519 is published, with targets that repeat an item of the history counted as misses; here
+    // such a target stays, which gives 0.0522 in numpy, where the second line comes from too.
+    let smaller_first = counts.iter().zip(0..).map(|(&count, id)| count * 20000 + 17408 - id).collect();
+    let cases = [
+        (Popularity::from_counts(smaller_first), [[0.0495, 0.0522], [0.0219, 0.0228]]),
+        (Popularity::from_counts(counts.clone()), [[0.0469, 0.0499], [0.0213, 0.0222]]),
+    ];
+    for (model, want) in cases {
+        let got = figures(&model);
+        let equal = got.iter().flatten().zip(want.iter().flatten()).all(|(got, want)| (got - want).abs() < 5.1e-5);
+        assert!(equal, "{got:?}, wanted {want:?}");
     }
 }

@@ -89,7 +89,7 @@ impl Sums {
         let mut total = vec![0.0; self.width];
         for _ in 0..users {
             // multiply and shift: its bias is below users / 2³², far under the noise of a resample
-            let user = (u64::from(rng.next_u32()) * users >> 32) as usize;
+            let user = ((u64::from(rng.next_u32()) * users) >> 32) as usize;
             add(&mut total, &self.values[user * self.width..(user + 1) * self.width]);
         }
         divide(total)

@@ -57,7 +57,10 @@ pub fn popularity_bucket_of_items(train_counts: &[u64], cuts: &[f64]) -> Vec<usi
 /// Names of the length buckets, such as `0-10`, `11-50`, `51+`.
 pub fn length_bucket_names(bounds: &[usize]) -> Vec<String> {
     let starts = std::iter::once(0).chain(bounds.iter().map(|&bound| bound + 1));
-    starts.enumerate().map(|(i, start)| bounds.get(i).map_or(format!("{start}+"), |end| format!("{start}-{end}"))).collect()
+    starts
+        .enumerate()
+        .map(|(i, start)| bounds.get(i).map_or(format!("{start}+"), |end| format!("{start}-{end}")))
+        .collect()
 }
 
 /// Metrics by popularity of the target; empty without cuts.

@@ -116,7 +116,8 @@ impl Evaluation {
         Value::Object(object)
     }
 
-    /// The metrics by bucket: `{"popularity": [{"name": "head", "n_rows": …, "hr@10": …}, …], "history_length": […]}`.
+    /// The metrics by bucket: `{"popularity": [{"name": "head", "n_rows": …, "hr@10": …}, …], "history_length": […]}`;
+    /// a bucket without rows has no metrics.
     pub fn buckets_to_json(&self) -> Value {
         let list = |buckets: &[Bucket]| -> Vec<Value> {
             let one = |bucket: &Bucket| {
@@ -124,7 +125,9 @@ impl Evaluation {
                 object.insert("name".to_owned(), bucket.name.as_str().into());
                 object.insert("n_users".to_owned(), bucket.summary.n_users.into());
                 object.insert("n_rows".to_owned(), bucket.summary.n_rows.into());
-                object.append(&mut flat(&bucket.summary, ""));
+                if bucket.summary.n_rows > 0 {
+                    object.append(&mut flat(&bucket.summary, ""));
+                }
                 Value::Object(object)
             };
             buckets.iter().map(one).collect()

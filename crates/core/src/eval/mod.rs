@@ -22,12 +22,13 @@ mod per_user;
 #[cfg(feature = "torch")]
 mod ranker;
 mod ranking;
+#[cfg(any(feature = "torch", test))]
 mod scan;
 mod summary;
 mod table;
 
 pub use beyond::{Beyond, NO_ITEM};
-pub use buckets::{Bucket, length_bucket_names, popularity_bucket_of_items, popularity_bucket_names};
+pub use buckets::{Bucket, length_bucket_names, popularity_bucket_names, popularity_bucket_of_items};
 pub use config::EvalConfig;
 #[cfg(feature = "torch")]
 pub use evaluate::{evaluate, evaluate_watched};

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Writes one line per evaluated row, in row order: `row`, `user` and `target` (ids of the source), `history_len`,
-/// `rank`, then `hr@K`, `ndcg@K` and `mrr@K` for every K, and `top`, the list of recommended ids, best first.
+/// `rank` (and with `report_both` the rank under the other choice, `rank_history_removed` or `rank_history_kept`), `hr@K`, `ndcg@K` and `mrr@K` for every K, and `top`, the list of recommended ids, best first.
 ///
 /// With one relevant item recall equals the hit ratio and is not repeated.
 ///
@@ -32,6 +32,10 @@ pub fn write_per_user(path: &Path, evaluation: &Evaluation, dataset: &Dataset) -
         ("history_len".to_owned(), Column::U32(ranking.history_len.clone())),
         ("rank".to_owned(), Column::U32(ranking.ranks.clone())),
     ];
+    if evaluation.other.is_some() {
+        let name = if ranking.exclude_history { "rank_history_kept" } else { "rank_history_removed" };
+        columns.push((name.to_owned(), Column::U32(ranking.other_ranks.clone())));
+    }
     for k in evaluation.beyond.iter().map(|beyond| beyond.k) {
         for metric in [Metric::HitRatio, Metric::Ndcg, Metric::Mrr] {
             let values = ranking.ranks.iter().map(|&rank| metric.value(rank, k) as f32).collect();

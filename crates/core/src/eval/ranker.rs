@@ -6,7 +6,7 @@ use tch::Kind;
 
 use super::{
     EvalConfig, NO_ITEM, Ranking,
-    scan::{RowRank, Scratch, rank_row},
+    scan::{BadScore, RowRank, Scratch, rank_row},
 };
 use crate::{
     Batch, Error, Recommender, Result,
@@ -125,7 +125,7 @@ struct Found {
     top: Vec<u32>,
 }
 
-/// Ranks `scores` `[B, N]`, the rows shared out among threads.
+/// Ranks `scores` `[B, N]`, the rows shared out among threads, one for each scratch.
 fn rank_batch(
     scores: &mut [f32],
     rows: &Rows,
@@ -136,39 +136,37 @@ fn rank_batch(
     let &Ranking { n_items, top_k, exclude_history, .. } = ranking;
     let mut found = Found { ranks: vec![RowRank::default(); batch.len()], top: vec![NO_ITEM; batch.len() * top_k] };
     let share = batch.len().div_ceil(scratches.len());
-    let parts = batch
-        .chunks(share)
-        .zip(scores.chunks_mut(share * n_items))
-        .zip(found.ranks.chunks_mut(share).zip(found.top.chunks_mut(share * top_k)))
-        .zip(scratches);
-    let work = |(((batch, scores), (ranks, tops)), scratch): (((&[usize], &mut [f32]), _), &mut Scratch)| {
-        let (ranks, tops): (&mut [RowRank], &mut [u32]) = (ranks, tops);
-        let lines = scores.chunks_exact_mut(n_items).zip(tops.chunks_exact_mut(top_k));
-        for ((&row, rank), (line, top)) in batch.iter().zip(ranks).zip(lines) {
-            *rank = rank_row(line, rows.target(row), rows.history(row), exclude_history, top, scratch)
-                .map_err(|bad| (row, bad))?;
-        }
-        Ok(())
-    };
     let outcomes: Vec<_> = thread::scope(|scope| {
-        let handles: Vec<_> = parts.map(|part| scope.spawn(|| work(part))).collect();
-        handles.into_iter().map(|handle| handle.join()).collect()
+        let mut handles = Vec::new();
+        let parts = batch.chunks(share).zip(scores.chunks_mut(share * n_items)).zip(scratches);
+        let outs = found.ranks.chunks_mut(share).zip(found.top.chunks_mut(share * top_k));
+        for (((batch, scores), scratch), (ranks, tops)) in parts.zip(outs) {
+            handles.push(scope.spawn(move || {
+                let lines = scores.chunks_exact_mut(n_items).zip(tops.chunks_exact_mut(top_k));
+                for ((&row, rank), (line, top)) in batch.iter().zip(ranks).zip(lines) {
+                    let (target, history) = (rows.target(row), rows.history(row));
+                    *rank = rank_row(line, target, history, exclude_history, top, scratch).map_err(|bad| (row, bad))?;
+                }
+                Ok(())
+            }));
+        }
+        handles.into_iter().map(thread::ScopedJoinHandle::join).collect()
     });
     for outcome in outcomes {
-        let outcome = outcome.map_err(|_| Error::Run { message: "a ranking thread ended".to_owned(), hint: None })?;
-        outcome.map_err(|(row, bad)| Error::Run {
-            message: format!(
-                "the score of item {} for row {row} (user {}) is {}, every score must be finite",
-                bad.item,
-                rows.user(row),
-                bad.score
-            ),
-            hint: Some(
-                "the weights hold NaN or infinity, or the model masks items with -inf; train with a lower learning \
-                 rate or gradient clipping"
-                    .to_owned(),
-            ),
-        })?;
+        let outcome =
+            outcome.map_err(|_| Error::Run { message: "a ranking thread panicked".to_owned(), hint: None })?;
+        outcome.map_err(|(row, bad)| bad_score(row, rows.user(row), bad))?;
     }
     Ok(found)
+}
+
+fn bad_score(row: usize, user: u32, BadScore { item, score }: BadScore) -> Error {
+    Error::Run {
+        message: format!("the score of item {item} for row {row} (user {user}) is {score}, but must be finite"),
+        hint: Some(
+            "the weights hold NaN or infinity (try a lower learning rate or gradient clipping), or the model masks \
+             items with -inf"
+                .to_owned(),
+        ),
+    }
 }

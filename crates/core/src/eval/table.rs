@@ -44,7 +44,7 @@ impl Comparison {
             let text = self.draw(&columns);
             let widest = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
             if widest <= width || columns.len() <= 2 {
-                return text + &self.notes(first, width);
+                return text + &self.notes(first, widest.min(width));
             }
             columns.pop();
         }
@@ -81,7 +81,9 @@ impl Comparison {
             parts.push(format!("{n_rows} rows"));
         }
         if first.summary.estimates.iter().any(|estimate| estimate.interval.is_some()) {
-            parts.push(format!("± half the {:.4} % bootstrap interval", first.confidence * 100.0).replace(".0000", ""));
+            // 0.95 · 100 is not exactly 95
+            let percent = (first.confidence * 1e8).round() / 1e6;
+            parts.push(format!("± half the {percent} % bootstrap interval"));
         }
         if self.rows.len() > 1 {
             parts.push("* best".to_owned());
