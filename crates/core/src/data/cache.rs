@@ -60,7 +60,9 @@ pub(super) fn read(path: &Path, hash: &str) -> Result<Option<Dataset>, String> {
         let (items, first) = (take_u32(&mut rest, n_items)?, take_u32(&mut rest, n)?);
         let in_range = items.iter().all(|item| (*item as usize) < header.items.len());
         let in_range = in_range && users.iter().all(|user| (*user as usize) < header.users.len());
-        rows.push(Rows::from_parts(users, offsets, items, first).filter(|_| in_range).ok_or("has rows that do not fit")?);
+        rows.push(
+            Rows::from_parts(users, offsets, items, first).filter(|_| in_range).ok_or("has rows that do not fit")?,
+        );
     }
     let train_counts = take_u64(&mut rest, header.items.len())?;
     let train_order = take_u32(&mut rest, header.n_order)?;

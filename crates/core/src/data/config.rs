@@ -134,8 +134,9 @@ pub struct Columns {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ItemsConfig {
-    /// The file, found like [`DatasetConfig::path`]; `auto`: the interactions' path with extension `item`, if there.
-    pub path: String,
+    /// The file, found like [`DatasetConfig::path`]; `auto`: the interactions' path with extension `item`, if there;
+    /// null: none.
+    pub path: Option<String>,
     /// How it is written: any table format.
     pub format: Format,
     /// Layout of a delimited text file.

@@ -132,9 +132,8 @@ fn order(raw: &Interactions, rows: &mut [u32], user_rank: &[u32], item_rank: &[u
             let by_time = user(a).cmp(&user(b)).then(time[a as usize].total_cmp(&time[b as usize]));
             match ties {
                 Ties::FileOrder => by_time,
-                Ties::ItemId => {
-                    by_time.then(item_rank[raw.item[a as usize] as usize].cmp(&item_rank[raw.item[b as usize] as usize]))
-                }
+                Ties::ItemId => by_time
+                    .then(item_rank[raw.item[a as usize] as usize].cmp(&item_rank[raw.item[b as usize] as usize])),
             }
         }),
     }
@@ -165,7 +164,8 @@ fn k_core(raw: &Interactions, rows: &mut Vec<u32>, user_core: usize, item_core: 
             of_item[raw.item[row as usize] as usize] += 1;
         }
         rows.retain(|&row| {
-            of_user[raw.user[row as usize] as usize] >= user_core && of_item[raw.item[row as usize] as usize] >= item_core
+            of_user[raw.user[row as usize] as usize] >= user_core
+                && of_item[raw.item[row as usize] as usize] >= item_core
         });
         if rows.len() == before {
             return;
@@ -203,7 +203,8 @@ fn index(
         }
     }
     debug_assert!(user_order.windows(2).all(|w| user_rank[w[0] as usize] < user_rank[w[1] as usize]));
-    let mut ids: Vec<String> = raw.items.iter().zip(&used).filter(|(_, used)| **used).map(|(id, _)| id.clone()).collect();
+    let mut ids: Vec<String> =
+        raw.items.iter().zip(&used).filter(|(_, used)| **used).map(|(id, _)| id.clone()).collect();
     if let (Catalogue::All, Some(table)) = (catalogue, table) {
         let known: std::collections::HashSet<String> = ids.iter().cloned().collect();
         ids.extend(table.items.iter().filter(|item| !known.contains(&item.id)).map(|item| item.id.clone()));

@@ -99,10 +99,7 @@ fn items_that_the_file_lacks() {
     table.items.push(Item { id: "0".into(), title: "zero".into(), text: String::new() });
     let with = |unknown| apply("x", &raw, Some((&table, Path::new("items.tsv"), unknown)), &config());
     let error = with(UnknownItems::Error).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "items.tsv: 1 of 2 items of the interactions are not in this item file, such as 1"
-    );
+    assert_eq!(error.to_string(), "items.tsv: 1 of 2 items of the interactions are not in this item file, such as 1");
     assert_eq!(with(UnknownItems::Keep).unwrap().items[1].title, "1");
     assert_eq!(with(UnknownItems::Drop).unwrap().items.len(), 1);
 }

@@ -21,11 +21,10 @@ impl Dataset {
         if text.is_empty() {
             return Err(Error::invalid("wanted an item id or a title, got nothing"));
         }
-        let stages: [&dyn Fn(&super::Item) -> bool; 3] = [
-            &|item| item.title == text,
-            &|item| item.title.to_lowercase() == lower,
-            &|item| item.title.to_lowercase().contains(&lower),
-        ];
+        let stages: [&dyn Fn(&super::Item) -> bool; 3] =
+            [&|item| item.title == text, &|item| item.title.to_lowercase() == lower, &|item| {
+                item.title.to_lowercase().contains(&lower)
+            }];
         for fits in stages {
             match pick(fits)[..] {
                 [] => {}
@@ -70,7 +69,8 @@ mod tests {
 
     fn dataset() -> Dataset {
         let titles = ["Alien", "Aliens", "The Usual Suspects", "heat", "Heat", "Twins", "Twins"];
-        let item = |(i, title): (usize, &&str)| Item { id: (i + 10).to_string(), title: (*title).into(), text: String::new() };
+        let item =
+            |(i, title): (usize, &&str)| Item { id: (i + 10).to_string(), title: (*title).into(), text: String::new() };
         Dataset {
             name: "x".into(),
             items: titles.iter().enumerate().map(item).collect(),

@@ -36,10 +36,13 @@ pub fn load(config: &DatasetConfig, data: &DataConfig, note: &mut dyn FnMut(&str
     let mut index = HashIndex::open(data.cache.as_deref());
     let plan = Plan::new(config, &data.root, &mut index, note)?;
     if let Err(error) = index.save() {
-        note(&format!("the hashes of the source files cannot be remembered ({error}); the next start reads them again"));
+        note(&format!(
+            "the hashes of the source files cannot be remembered ({error}); the next start reads them again"
+        ));
     }
     let (hash, options) = plan.hash(config)?;
-    let file = data.cache.as_ref().map(|folder| folder.join(format!("{}-{}", config.name, &hash[..12])).join("dataset.bin"));
+    let file =
+        data.cache.as_ref().map(|folder| folder.join(format!("{}-{}", config.name, &hash[..12])).join("dataset.bin"));
     if let Some(file) = &file {
         match cache::read(file, &hash) {
             Ok(Some(mut found)) => {
@@ -61,7 +64,10 @@ pub fn load(config: &DatasetConfig, data: &DataConfig, note: &mut dyn FnMut(&str
     if let Some(file) = &file
         && let Err(error) = cache::write(file, &made)
     {
-        note(&format!("{}: the processed data cannot be kept ({error}); the next start makes it again", file.display()));
+        note(&format!(
+            "{}: the processed data cannot be kept ({error}); the next start makes it again",
+            file.display()
+        ));
     }
     Ok(made)
 }
@@ -96,16 +102,16 @@ impl Plan {
             plan.sources.push(index.source("interactions", atomic_file(found))?);
         }
         if let Some(items) = &config.items {
-            let found = match (items.path.as_str(), plan.path("interactions")) {
-                ("auto", Some(interactions)) => {
+            let found = match (items.path.as_deref(), plan.path("interactions")) {
+                (Some("auto"), Some(interactions)) => {
                     let beside = interactions.with_extension("item");
                     if !beside.exists() {
                         note(&format!("{} is not there; titles are the ids", beside.display()));
                     }
                     Some(beside).filter(|beside| beside.exists())
                 }
-                ("auto", None) => None,
-                (path, _) => Some(find(path)?),
+                (Some("auto") | None, _) => None,
+                (Some(path), _) => Some(find(path)?),
             };
             if let Some(found) = found {
                 plan.sources.push(index.source("items", found)?);
@@ -125,7 +131,8 @@ impl Plan {
 
     /// The hash of content and options, and the options; names and places of files are no part of it.
     fn hash(&self, config: &DatasetConfig) -> Result<(String, Value)> {
-        let fail = |error: serde_json::Error| Error::invalid(format!("the data options cannot be written as JSON: {error}"));
+        let fail =
+            |error: serde_json::Error| Error::invalid(format!("the data options cannot be written as JSON: {error}"));
         let mut options = serde_json::to_value(config).map_err(fail)?;
         options["format"] = serde_json::to_value(self.format).map_err(fail)?;
         let mut content = options.clone();
@@ -195,7 +202,15 @@ fn finish(config: &DatasetConfig, data: Histories, split: Split) -> Dataset {
     }
     let train_order: Vec<u32> = seen.iter().map(|(_, at)| data.item[*at]).collect();
     let provenance = json!({"steps": data.steps, "split": split.counts});
-    assemble(config, data.users, data.items, [split.train, split.valid, split.test], train_order, provenance, &split.protocol)
+    assemble(
+        config,
+        data.users,
+        data.items,
+        [split.train, split.valid, split.test],
+        train_order,
+        provenance,
+        &split.protocol,
+    )
 }
 
 fn assemble(

@@ -42,7 +42,9 @@ pub(super) fn not_found(root: &Path, path: &str, config: &DatasetConfig) -> Erro
         false => format!("not found, nor `{path}` in the working folder"),
     };
     let hint = match &config.download {
-        Some(name) => format!("get it with `cmd/download_data.sh {name}`, or say where the data is with data.root=PATH"),
+        Some(name) => {
+            format!("get it with `cmd/download_data.sh {name}`, or say where the data is with data.root=PATH")
+        }
         None => "say where the data is with data.root=PATH, or name the file with its whole path".to_owned(),
     };
     data_error(&below, None, message, &hint)
@@ -66,7 +68,8 @@ impl HashIndex {
     /// Opens the index in the cache folder; a missing or broken one is an empty one.
     pub(super) fn open(cache: Option<&Path>) -> Self {
         let file = cache.map(|folder| folder.join("sources.json"));
-        let known = file.as_ref().and_then(|file| fs::read(file).ok()).and_then(|text| serde_json::from_slice(&text).ok());
+        let known =
+            file.as_ref().and_then(|file| fs::read(file).ok()).and_then(|text| serde_json::from_slice(&text).ok());
         Self { file, known: known.unwrap_or_default(), changed: false }
     }
 
@@ -89,7 +92,8 @@ impl HashIndex {
         }
         let sha256 = hash_file(&path)?;
         // a file changed a moment ago could change again without its time changing, so it is not remembered yet
-        let settled = modified_ns.filter(|ns| since_epoch(SystemTime::now()).is_some_and(|now| now > ns + 2_000_000_000));
+        let settled =
+            modified_ns.filter(|ns| since_epoch(SystemTime::now()).is_some_and(|now| now > ns + 2_000_000_000));
         if let Some(modified_ns) = settled {
             self.known.insert(key, Known { bytes: meta.len(), modified_ns, sha256: sha256.clone() });
             self.changed = true;

@@ -51,7 +51,8 @@ pub(super) fn split(data: &Histories, config: &SplitConfig) -> Result<Split> {
         }
         SplitKind::Llara => {
             llara(data, config, &mut out, &mut dropped);
-            out.protocol = format!("llara by user {shares}, last window of {}, at least {}", config.window, config.min_len);
+            out.protocol =
+                format!("llara by user {shares}, last window of {}, at least {}", config.window, config.min_len);
         }
         SplitKind::Dllm2rec => {
             dllm2rec(data, times(data, "dllm2rec")?, config, &mut out, &mut dropped);
@@ -91,7 +92,9 @@ pub(super) fn not_empty(train: &Rows, valid: &Rows, test: &Rows) -> Result<()> {
 
 fn times<'a>(data: &'a Histories, kind: &str) -> Result<&'a [f64]> {
     data.time.as_deref().ok_or_else(|| Error::Invalid {
-        message: format!("split.kind={kind} needs the time of each interaction, but this data set has only their order"),
+        message: format!(
+            "split.kind={kind} needs the time of each interaction, but this data set has only their order"
+        ),
         hint: Some("name the column in dataset.columns.time, or write dataset.split.kind=leave_one_out".into()),
     })
 }

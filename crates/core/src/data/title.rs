@@ -154,7 +154,11 @@ mod tests {
             ("Usual Suspects, The (1995)", "The Usual Suspects (1995)", "The Usual Suspects"),
             ("American in Paris, An (1951)", "An American in Paris (1951)", "An American in Paris"),
             ("unknown", "unknown", "unknown"),
-            ("Good, The Bad and The Ugly, The (1966)", "The Good, The Bad and The Ugly (1966)", "The Good, The Bad and The Ugly"),
+            (
+                "Good, The Bad and The Ugly, The (1966)",
+                "The Good, The Bad and The Ugly (1966)",
+                "The Good, The Bad and The Ugly",
+            ),
             ("Hello, Anna (1990)", "Hello, Anna (1990)", "Hello, Anna"),
             ("Salut cousin! (1996) (V)", "Salut cousin! (1996)", "Salut cousin!"),
             (
@@ -177,7 +181,10 @@ mod tests {
     #[test]
     fn html_entities_are_decoded_once() {
         let config = TitleConfig { style: TitleStyle::Raw, year: Year::Keep, html: true };
-        assert_eq!(clean("Dungeons &amp; Dragons&#153;&reg; &#39;n&#x27; &foo; A & B &", &config), "Dungeons & Dragons&#153;® 'n' &foo; A & B &");
+        assert_eq!(
+            clean("Dungeons &amp; Dragons&#153;&reg; &#39;n&#x27; &foo; A & B &", &config),
+            "Dungeons & Dragons&#153;® 'n' &foo; A & B &"
+        );
         assert_eq!(clean("&amp;lt;", &config), "&lt;");
         assert_eq!(clean("100% &notanentityatall; é&é;", &config), "100% &notanentityatall; é&é;");
     }

@@ -2,17 +2,18 @@
 //!
 //! **Items.** Series of 1 to 9 parts are made until there are `n_items`; each series has a made-up name and one of eight
 //! genres, and a title reads "Iron Harbor 3: The Long Night (mystery)". Ids are drawn at random, so neither id nor index
-//! tells series or part. Series popularity is Zipf-like (weight of rank r: r^-1.1), which gives a long cold tail.
+//! tells series or part. Series popularity is Zipf-like (weight of rank r: r^-1.4), which gives a long cold tail.
 //!
-//! **Users.** Each likes two genres and has 5 to 60 interactions (5 plus an exponential of mean 13). After part p of a
+//! **Users.** Each likes two genres and has 5 to 60 interactions (5 plus an exponential of mean 10). After part p of a
 //! series comes part p + 1, if there is one, with probability 0.8; otherwise a series that the user has not begun is
 //! drawn, with probability 0.85 from the liked genres, by popularity, and read from its first part. No item comes twice.
 //!
-//! **Best achievable.** Knowing the series, the best ranking puts the next part first whenever there is one; all other
-//! positions go to first parts of series not begun, the liked genres first, by popularity. With the default sizes the
-//! next part alone hits the test target of about half of the users (`tests::toy_rule_and_popularity` prints and checks
-//! the figures: HR@1 of that rule against HR@10 of popularity), and a model that knows only ids must have seen the two parts
-//! follow one another: for rare series it has not, while the title says it.
+//! **Best achievable.** Knowing the series, the best ranking puts the next part first whenever there is one; the other
+//! places go to first parts of series not begun, those of the liked genres first, by popularity. With the default sizes
+//! (28,757 interactions) the next part alone hits the test target of 69 % of the users (HR@1 0.686), where popularity
+//! reaches HR@10 0.108. Of the 500 items 113 occur at most ten times in training; 93 test targets are among them, and
+//! all 93 are next parts: a model that knows only ids has hardly seen the two parts follow one another, while their
+//! titles say it. The test `toy_rule_and_popularity` prints and checks these figures.
 
 use rand_chacha::{ChaCha8Rng, rand_core::Rng};
 
@@ -29,20 +30,62 @@ const FIRST: [&str; 32] = [
     "Drifting", "Ember", "Fallow", "Gentle", "Harvest", "Jade", "Lantern", "Marble", "Northern",
 ];
 const SECOND: [&str; 32] = [
-    "Harbor", "Orchard", "Meridian", "Compass", "Lighthouse", "Carnival", "Archive", "Bridge", "Garden", "Engine",
-    "Kingdom", "Market", "Observatory", "Parade", "River", "Station", "Theatre", "Valley", "Workshop", "Causeway",
-    "Foundry", "Gallery", "Island", "Junction", "Library", "Mill", "Outpost", "Pier", "Quarry", "Ridge", "Summit", "Terrace",
+    "Harbor",
+    "Orchard",
+    "Meridian",
+    "Compass",
+    "Lighthouse",
+    "Carnival",
+    "Archive",
+    "Bridge",
+    "Garden",
+    "Engine",
+    "Kingdom",
+    "Market",
+    "Observatory",
+    "Parade",
+    "River",
+    "Station",
+    "Theatre",
+    "Valley",
+    "Workshop",
+    "Causeway",
+    "Foundry",
+    "Gallery",
+    "Island",
+    "Junction",
+    "Library",
+    "Mill",
+    "Outpost",
+    "Pier",
+    "Quarry",
+    "Ridge",
+    "Summit",
+    "Terrace",
 ];
 const LEAD: [&str; 16] = [
-    "The Long", "The Last", "A Borrowed", "The Second", "No Ordinary", "The Missing", "A Perfect", "The Sleeping", "Under the",
-    "Beyond the", "The Burning", "A Distant", "The Secret", "After the", "The Unwritten", "Return to the",
+    "The Long",
+    "The Last",
+    "A Borrowed",
+    "The Second",
+    "No Ordinary",
+    "The Missing",
+    "A Perfect",
+    "The Sleeping",
+    "Under the",
+    "Beyond the",
+    "The Burning",
+    "A Distant",
+    "The Secret",
+    "After the",
+    "The Unwritten",
+    "Return to the",
 ];
 const TAIL: [&str; 16] = [
     "Night", "Letter", "Witness", "Journey", "Promise", "Storm", "Guest", "Winter", "Melody", "Shadow", "Tide", "Map",
     "Crown", "Mirror", "Door", "Signal",
 ];
-const GENRES: [&str; 8] =
-    ["mystery", "space voyage", "romance", "comedy", "frontier", "haunting", "sports", "cooking"];
+const GENRES: [&str; 8] = ["mystery", "space voyage", "romance", "comedy", "frontier", "haunting", "sports", "cooking"];
 
 struct Series {
     genre: usize,
@@ -99,13 +142,13 @@ fn catalogue(n_items: usize, rng: &mut ChaCha8Rng) -> (Vec<Series>, ItemTable) {
             table.items.push(Item { id, title, text: GENRES[genre].to_owned() });
             items.push(at as u32);
         }
-        series.push(Series { genre, weight: ((number + 1) as f64).powf(-1.1), items });
+        series.push(Series { genre, weight: ((number + 1) as f64).powf(-1.4), items });
     }
     (series, table)
 }
 
 fn history(series: &[Series], n_items: usize, rng: &mut ChaCha8Rng) -> Vec<u32> {
-    let n = (5 + (exponential(rng) * 13.0) as usize).min(60).min(n_items / 2);
+    let n = (5 + (exponential(rng) * 10.0) as usize).min(60).min(n_items / 2);
     let liked = [below(GENRES.len(), rng), below(GENRES.len(), rng)];
     let mut begun = vec![false; series.len()];
     let mut out = Vec::with_capacity(n);

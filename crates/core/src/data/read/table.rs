@@ -61,12 +61,22 @@ impl Places {
 ///
 /// # Errors
 /// Names the column that is missing, or the line and the value that is wrong.
-pub(super) fn read_table(path: &Path, format: Format, text: &TextConfig, wants: &[Want<'_>]) -> Result<(Vec<Data>, Places)> {
+pub(super) fn read_table(
+    path: &Path,
+    format: Format,
+    text: &TextConfig,
+    wants: &[Want<'_>],
+) -> Result<(Vec<Data>, Places)> {
     let format = resolve_format(format, path)?;
     let (frame, places) = match format {
         Format::Parquet => {
             let fail = |message: String| {
-                data_error(path, None, format!("cannot be read as Parquet: {message}"), "is the file whole, and Parquet?")
+                data_error(
+                    path,
+                    None,
+                    format!("cannot be read as Parquet: {message}"),
+                    "is the file whole, and Parquet?",
+                )
             };
             let names = polars_io::parquet_names(path).map_err(fail)?;
             let columns = find_columns(path, None, names.len(), Some(&names), wants, "")?;
@@ -80,7 +90,8 @@ pub(super) fn read_table(path: &Path, format: Format, text: &TextConfig, wants: 
     if frame.n_rows() == 0 {
         return Err(data_error(path, None, "has no rows", "get the file again, or name another"));
     }
-    let data = wants.iter().enumerate().map(|(i, want)| convert(path, &frame, i, want, &places)).collect::<Result<_>>()?;
+    let data =
+        wants.iter().enumerate().map(|(i, want)| convert(path, &frame, i, want, &places)).collect::<Result<_>>()?;
     Ok((data, places))
 }
 
@@ -139,7 +150,10 @@ fn diagnose(path: &Path, layout: &Layout, n_columns: usize, places: &Places, mes
             return data_error(
                 path,
                 Some(line),
-                format!("{n} columns found, wanted {n_columns} as on the first line (separator {:?})", layout.separator),
+                format!(
+                    "{n} columns found, wanted {n_columns} as on the first line (separator {:?})",
+                    layout.separator
+                ),
                 "is the file whole, and is text.separator right?",
             );
         }
@@ -210,9 +224,10 @@ fn find_columns(
             format!("{} is `{name}`, but the file has no line with names", want.key),
             &format!("give the column's number (from 1 to {n_columns}), or text.header=true"),
         )),
-        (Column::Name(name), Some(names)) => {
-            names.iter().position(|known| known == name).ok_or_else(|| missing(path, line, name, names, want, separator_hint))
-        }
+        (Column::Name(name), Some(names)) => names
+            .iter()
+            .position(|known| known == name)
+            .ok_or_else(|| missing(path, line, name, names, want, separator_hint)),
     };
     wants.iter().map(find).collect()
 }
@@ -242,7 +257,10 @@ fn convert(path: &Path, frame: &Frame, column: usize, want: &Want<'_>, places: &
             let (mut codes, mut names) = (Vec::with_capacity(frame.n_rows()), Vec::new());
             let mut known: HashMap<String, u32> = HashMap::new();
             let take = |value: Option<&str>| {
-                let id = value.map(str::trim).filter(|id| !id.is_empty()).ok_or_else(|| format!("column {} is empty", name(want)))?;
+                let id = value
+                    .map(str::trim)
+                    .filter(|id| !id.is_empty())
+                    .ok_or_else(|| format!("column {} is empty", name(want)))?;
                 let code = match known.get(id) {
                     Some(code) => *code,
                     None => {

@@ -39,7 +39,8 @@ pub(in crate::data) fn read_windows(path: &Path, pad: u32, user: Option<&Column>
         TextConfig { separator: None, header: true, encoding: Encoding::Utf8, quotes: true, max_columns: None };
     let (data, places) = read_table(path, Format::Auto, &layout, &wants)?;
     let mut data = data.into_iter();
-    let (Some(Data::Texts(seqs)), Some(Data::Numbers(lens)), Some(Data::Texts(nexts))) = (data.next(), data.next(), data.next())
+    let (Some(Data::Texts(seqs)), Some(Data::Numbers(lens)), Some(Data::Texts(nexts))) =
+        (data.next(), data.next(), data.next())
     else {
         return Err(data_error(path, None, "wanted columns seq, len_seq, next", ""));
     };
@@ -94,9 +95,14 @@ mod tests {
         assert_eq!(window("[5, 6, 9, 9]", 2.0, "4.0", 9), Ok(vec![5, 6, 4]));
         assert_eq!(window("8:5 7:3 9:0", 2.0, "3:4", 9), Ok(vec![8, 7, 3]));
         assert_eq!(window("9 9 9", 1.0, "0", 9), Ok(vec![0]));
-        for (seq, len, next) in
-            [("5 9 6", 2.0, "1"), ("5 6", 3.0, "1"), ("10", 1.0, "1"), ("1", 1.0, "9"), ("x", 1.0, "1"), ("1", 1.0, "2.5")]
-        {
+        for (seq, len, next) in [
+            ("5 9 6", 2.0, "1"),
+            ("5 6", 3.0, "1"),
+            ("10", 1.0, "1"),
+            ("1", 1.0, "9"),
+            ("x", 1.0, "1"),
+            ("1", 1.0, "2.5"),
+        ] {
             assert!(window(seq, len, next, 9).is_err(), "{seq} {len} {next}");
         }
     }

@@ -19,12 +19,24 @@ fn bad_rows_name_the_line() {
     for (content, message) in [
         (format!("{good}1\t12\tfive\t300\n"), "x.tsv line 3: column 3 (columns.rating): wanted a number, got `five`"),
         (format!("{good}\n1\t12\t5\tnoon\n"), "x.tsv line 4: column 4 (columns.time): wanted a number, got `noon`"),
-        (format!("{good}1\t12\t-5\t300\n"), "x.tsv line 3: column 3 (columns.rating): wanted a finite number from 0 up, got `-5`"),
-        (format!("{good}1\t12\t5\tinf\n"), "x.tsv line 3: column 4 (columns.time): wanted a finite number from 0 up, got `inf`"),
-        (format!("{good}1\t12\tNaN\t1\n"), "x.tsv line 3: column 3 (columns.rating): wanted a finite number from 0 up, got `NaN`"),
+        (
+            format!("{good}1\t12\t-5\t300\n"),
+            "x.tsv line 3: column 3 (columns.rating): wanted a finite number from 0 up, got `-5`",
+        ),
+        (
+            format!("{good}1\t12\t5\tinf\n"),
+            "x.tsv line 3: column 4 (columns.time): wanted a finite number from 0 up, got `inf`",
+        ),
+        (
+            format!("{good}1\t12\tNaN\t1\n"),
+            "x.tsv line 3: column 3 (columns.rating): wanted a finite number from 0 up, got `NaN`",
+        ),
         (format!("{good}1\t\t5\t300\n"), "x.tsv line 3: column 2 (columns.item) is empty"),
         (format!("{good}1\t12\t5"), "x.tsv line 3: column 4 (columns.time) is empty"),
-        (format!("{good}1\t12\t5\t300\t7\n"), "x.tsv line 3: 5 columns found, wanted 4 as on the first line (separator \"\\t\")"),
+        (
+            format!("{good}1\t12\t5\t300\t7\n"),
+            "x.tsv line 3: 5 columns found, wanted 4 as on the first line (separator \"\\t\")",
+        ),
     ] {
         let (got, hint) = failure(&content, &[]);
         assert_eq!(got, message);
@@ -53,7 +65,10 @@ fn wrong_files_and_layouts() {
     let (got, _) = failure("1\t2\t3\n", &[("columns", "{user: uid, item: 2, time: null, rating: null}")]);
     assert_eq!(got, "x.tsv line 1: columns.user is `uid`, but the file has no line with names");
     let (got, hint) = failure("1\t2\t3\n", &[("columns", "{user: 1, item: 4, time: null, rating: null}")]);
-    assert_eq!((got.as_str(), hint.as_str()), ("x.tsv line 1: 3 columns found, wanted column 4 for columns.item", "columns are counted from 1"));
+    assert_eq!(
+        (got.as_str(), hint.as_str()),
+        ("x.tsv line 1: 3 columns found, wanted column 4 for columns.item", "columns are counted from 1")
+    );
 }
 
 #[test]
@@ -90,7 +105,10 @@ fn sequences_and_windows() {
     let files = format!("{{train: {0}, valid: {0}, test: {0}, pad: 9, user: null}}", path.display());
     let config = shipped("lastfm", &[("windows", &files), ("items", "null")]);
     let error = load_from(&config, folder.path()).unwrap_err();
-    assert!(error.to_string().ends_with("w.csv line 3: len_seq is 3, but seq has 2 items before its padding"), "{error}");
+    assert!(
+        error.to_string().ends_with("w.csv line 3: len_seq is 3, but seq has 2 items before its padding"),
+        "{error}"
+    );
     std::fs::write(&path, "seq,next\n0 1,2\n").unwrap();
     let error = load_from(&config, folder.path()).unwrap_err();
     assert!(error.to_string().contains("no column `len_seq`"), "{error}");
@@ -102,7 +120,7 @@ fn sequences_and_windows() {
 #[test]
 fn items_files() {
     let folder = folder("u.item", "1|A\n2|B\n2|C\n");
-    std::fs::write(folder.path().join("u.data"), "1\t1\t5\t1\n1\t2\t5\t2\n1\t3\t5\t3\n").unwrap();
+    std::fs::write(folder.path().join("u.data"), "1\t1\t5\t1\n1\t2\t5\t2\n1\t3\t5\t3\n1\t1\t5\t4\n").unwrap();
     let with = |changes: &[(&str, &str)]| {
         let mut all = vec![("path", "u.data"), ("items.path", "u.item"), ("items.flags", "null")];
         all.extend(changes);
@@ -111,18 +129,25 @@ fn items_files() {
     assert!(with(&[]).unwrap_err().to_string().ends_with("u.item line 3: item `2` is there twice"));
     std::fs::write(folder.path().join("u.item"), "1|A\n2|\n").unwrap();
     let error = with(&[]).unwrap_err();
-    assert!(error.to_string().contains("1 of 3 items of the interactions are not in this item file, such as 3"), "{error}");
+    assert!(
+        error.to_string().contains("1 of 3 items of the interactions are not in this item file, such as 3"),
+        "{error}"
+    );
     let kept = with(&[("items.unknown", "keep")]).unwrap();
     assert_eq!(kept.items.iter().map(|i| i.title.as_str()).collect::<Vec<_>>(), ["A", "2", "3"]);
     std::fs::write(folder.path().join("u.item"), "1|A\nx|B\n").unwrap();
     let error = with(&[("items.id_shift", "-1")]).unwrap_err();
-    assert!(error.to_string().ends_with("u.item line 2: items.id_shift needs whole numbers as ids, got `x`"), "{error}");
+    assert!(
+        error.to_string().ends_with("u.item line 2: items.id_shift needs whole numbers as ids, got `x`"),
+        "{error}"
+    );
 }
 
 #[test]
 fn binary_and_json_files() {
     let folder = folder("x.parquet", "this is no parquet");
-    let table = |path: &str| shipped("table", &[("path", path), ("columns", "{user: u, item: i, time: t, rating: null}")]);
+    let table =
+        |path: &str| shipped("table", &[("path", path), ("columns", "{user: u, item: i, time: t, rating: null}")]);
     let error = load_from(&table("x.parquet"), folder.path()).unwrap_err();
     assert!(error.to_string().contains("cannot be read as Parquet"), "{error}");
     let write = |text: &str| std::fs::write(folder.path().join("x.ndjson"), text).unwrap();
@@ -134,7 +159,10 @@ fn binary_and_json_files() {
     assert!(error.to_string().contains("x.ndjson line 2: column `i` (columns.item) is empty"), "{error}");
     write("{\"u\": 1, \"i\": 2, \"t\": -3}\n");
     let error = load_from(&table("x.ndjson"), folder.path()).unwrap_err();
-    assert!(error.to_string().contains("line 1: column `t` (columns.time): wanted a finite number from 0 up, got `-3`"), "{error}");
+    assert!(
+        error.to_string().contains("line 1: column `t` (columns.time): wanted a finite number from 0 up, got `-3`"),
+        "{error}"
+    );
     std::fs::write(folder.path().join("x.xyz"), "a").unwrap();
     let error = load_from(&table("x.xyz"), folder.path()).unwrap_err();
     assert!(error.hint().unwrap().contains("dataset.format"), "{error}");

@@ -16,7 +16,10 @@ fn notes(config: &DatasetConfig, data: &DataConfig) -> (Dataset, Vec<String>) {
 
 fn same(a: &Dataset, b: &Dataset) {
     assert_eq!((&a.items, &a.users, &a.train, &a.valid, &a.test), (&b.items, &b.users, &b.train, &b.valid, &b.test));
-    assert_eq!((&a.train_counts, &a.train_order, &a.hash, &a.items_hash), (&b.train_counts, &b.train_order, &b.hash, &b.items_hash));
+    assert_eq!(
+        (&a.train_counts, &a.train_order, &a.hash, &a.items_hash),
+        (&b.train_counts, &b.train_order, &b.hash, &b.items_hash)
+    );
     assert_eq!((&a.provenance, &a.protocol), (&b.provenance, &b.protocol));
 }
 
@@ -54,9 +57,9 @@ fn what_changes_the_hash_and_what_does_not() {
     let base = load_from(&config, folder.path()).unwrap().hash;
     let renamed = DatasetConfig { name: "other".into(), download: Some("x".into()), ..config.clone() };
     assert_eq!(load_from(&renamed, folder.path()).unwrap().hash, base);
-    let mut newest = config.clone();
-    newest.filter.max_history = Some(3);
-    assert_ne!(load_from(&newest, folder.path()).unwrap().hash, base);
+    let mut other = config.clone();
+    other.filter.max_history = Some(4);
+    assert_ne!(load_from(&other, folder.path()).unwrap().hash, base);
     std::fs::write(folder.path().join("s.txt"), "1 a b c d\n2 b c a\n").unwrap();
     assert_ne!(load_from(&config, folder.path()).unwrap().hash, base);
 }

@@ -17,8 +17,14 @@ const ROWS: [(i64, &str, i64, i64); 8] = [
 ];
 
 fn text(separator: &str, header: &str) -> String {
-    let line = |(u, i, r, t): &(i64, &str, i64, i64)| [u.to_string(), (*i).into(), r.to_string(), t.to_string()].join(separator);
-    std::iter::once(header.to_owned()).filter(|h| !h.is_empty()).chain(ROWS.iter().map(line)).map(|l| l + "\n").collect()
+    let line = |(u, i, r, t): &(i64, &str, i64, i64)| {
+        [u.to_string(), (*i).into(), r.to_string(), t.to_string()].join(separator)
+    };
+    std::iter::once(header.to_owned())
+        .filter(|h| !h.is_empty())
+        .chain(ROWS.iter().map(line))
+        .map(|l| l + "\n")
+        .collect()
 }
 
 fn check(data: &Dataset) {
@@ -57,8 +63,10 @@ fn delimited_texts() {
 #[test]
 fn ndjson_and_parquet() {
     let columns = ("columns", "{user: u, item: i, time: t, rating: r}");
-    let json: String =
-        ROWS.iter().map(|(u, i, r, t)| format!("{{\"u\":{u},\"i\":\"{i}\",\"r\":{r},\"t\":{t},\"extra\":[1]}}\n")).collect();
+    let json: String = ROWS
+        .iter()
+        .map(|(u, i, r, t)| format!("{{\"u\":{u},\"i\":\"{i}\",\"r\":{r},\"t\":{t},\"extra\":[1]}}\n"))
+        .collect();
     let folder = folder("x.jsonl", json);
     check(&load_from(&shipped("table", &[("path", "x.jsonl"), columns]), folder.path()).unwrap());
 
@@ -71,7 +79,8 @@ fn ndjson_and_parquet() {
     let path = folder.path().join("x [1].parquet");
     ParquetWriter::new(std::fs::File::create(&path).unwrap()).finish(&mut frame).unwrap();
     check(&load_from(&shipped("table", &[("path", "x [1].parquet"), columns]), folder.path()).unwrap());
-    let missing = shipped("table", &[("path", "x [1].parquet"), ("columns", "{user: u, item: sku, time: null, rating: null}")]);
+    let missing =
+        shipped("table", &[("path", "x [1].parquet"), ("columns", "{user: u, item: sku, time: null, rating: null}")]);
     let error = load_from(&missing, folder.path()).unwrap_err();
     assert!(error.to_string().ends_with("no column `sku` (columns.item); the columns are: u, i, t, r"), "{error}");
 }
@@ -88,10 +97,14 @@ fn recbole_folder_with_items() {
     let data = load(&config, &data(folder.path(), None), &mut |note| said.push(note.to_owned())).unwrap();
     check(&data);
     assert!(said.len() == 1 && said[0].contains("ml.item is not there"), "{said:?}");
-    std::fs::write(inside.join("ml.item"), "item_id:token\tmovie_title:token_seq\nb\tBread \"and\" Roses\na\tApples\n").unwrap();
+    std::fs::write(inside.join("ml.item"), "item_id:token\tmovie_title:token_seq\nb\tBread \"and\" Roses\na\tApples\n")
+        .unwrap();
     let data = load_from(&config, folder.path()).unwrap();
     check(&data);
-    assert_eq!(data.items.iter().map(|i| i.title.as_str()).collect::<Vec<_>>(), ["Apples", "Bread \"and\" Roses", "c", "d"]);
+    assert_eq!(
+        data.items.iter().map(|i| i.title.as_str()).collect::<Vec<_>>(),
+        ["Apples", "Bread \"and\" Roses", "c", "d"]
+    );
 }
 
 #[test]

@@ -108,7 +108,10 @@ fn ranges_are_reported_together() {
     let error = load_from(&bad, Path::new("nowhere")).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     let keys = |config: DatasetConfig| config.problems().into_iter().map(|p| p.key).collect::<Vec<_>>();
-    assert_eq!(keys(shipped("lastfm", &[("windows", "null"), ("filter.catalogue", "interactions")])), ["windows", "filter.catalogue"]);
+    assert_eq!(
+        keys(shipped("lastfm", &[("windows", "null"), ("filter.catalogue", "interactions")])),
+        ["windows", "filter.catalogue"]
+    );
     assert_eq!(keys(shipped("lastfm", &[("split.kind", "temporal")])), ["split.kind"]);
     assert_eq!(keys(shipped("toy", &[("toy", "null")])), ["toy"]);
     assert_eq!(keys(shipped("amazon-beauty", &[("path", "null")])), ["path"]);
