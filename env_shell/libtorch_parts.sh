@@ -1,5 +1,6 @@
 # The steps of setup_libtorch.sh: checks of a libtorch folder, finding Python, fetching and unpacking wheels.
-# shellcheck shell=bash
+# They share its variables cache (the user's cache folder), link (.libtorch), tmp, arch and python.
+# shellcheck shell=bash disable=SC2154
 
 # --- checks ---------------------------------------------------------------------------------------------------------
 
@@ -25,7 +26,8 @@ problem_of() {
 problem_of_link() {
     local problem
     problem=$(problem_of "$1")
-    [ -n "$problem" ] || [ -e "$1/cargo.toml" ] || problem="cargo.toml is missing"
+    [ -n "$problem" ] || grep -qF "\"$(readlink -f "$1")\"" "$1/cargo.toml" 2>/dev/null ||
+        problem="its cargo.toml is missing or names another folder"
     printf '%s' "$problem"
 }
 
@@ -256,24 +258,24 @@ link_folders() {
     new_folder
     ln -s "$1" "$tmp/lib"
     ln -s "$2" "$tmp/include"
-    finish "$3" "linked to $4" "libtorch-2.11.0-$3-$(short_hash "$4")"
+    finish "linked to $4" "libtorch-2.11.0-$3-$(short_hash "$4")"
 }
 
+# write_cargo_toml FOLDER: the real path, not .libtorch, so that clones which share a target folder share torch-sys too.
 write_cargo_toml() {
-    cat >"$1/cargo.toml" <<'TOML'
-# Written by env_shell/setup_libtorch.sh; .cargo/config.toml reads it through .libtorch, to which the value is relative.
+    cat >"$1/cargo.toml" <<TOML
+# Written by env_shell/setup_libtorch.sh; .cargo/config.toml reads it through the link .libtorch.
 [env]
-LIBTORCH = { value = ".libtorch", relative = true }
+LIBTORCH = "$(readlink -f "$1")"
 TOML
 }
 
-# finish KIND ORIGIN NAME: checks $tmp, moves it to its place in the cache in one step and links .libtorch to it.
+# finish ORIGIN NAME: checks $tmp, moves it to its place in the cache in one step and links .libtorch to it.
 # On failure sets finish_problem and returns 1.
 finish() {
-    local kind=$1 origin=$2 final=$cache/$3
+    local origin=$1 final=$cache/$2
     printf '2.11.0\n' >"$tmp/build-version"
     printf '%s on %s\n' "$origin" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$tmp/origin.txt"
-    write_cargo_toml "$tmp"
     rm -f "$tmp"/pip.log "$tmp"/requirements.txt
     finish_problem=$(problem_of "$tmp")
     if [ -n "$finish_problem" ]; then
@@ -292,8 +294,9 @@ finish() {
 
 # relink FOLDER: .libtorch points to it; replaced in one step.
 relink() {
-    ln -sfn "$1" "$link.new.$$" && mv -T "$link.new.$$" "$link" ||
-        die "$link could not be made" "see the message above; the project folder must be writable"
+    if ! { write_cargo_toml "$1" && ln -sfn "$1" "$link.new.$$" && mv -T "$link.new.$$" "$link"; }; then
+        die "$link could not be made" "see the message above; the project and cache folders must be writable"
+    fi
 }
 
 short_hash() { printf '%s' "$1" | sha256sum | cut -c1-8; }

@@ -55,7 +55,9 @@ main() {
             "move it away, then run this again"
     fi
     cache=$(anyo_cache)
-    mkdir -p "$cache" 2>/dev/null && [ -w "$cache" ] || die "$cache cannot be written" "set ANYO_CACHE to a folder that can"
+    if ! mkdir -p "$cache" 2>/dev/null || [ ! -w "$cache" ]; then
+        die "$cache cannot be written" "set ANYO_CACHE to a folder that can"
+    fi
     lock_cache
     # the wheel last, outside the condition, because bash ignores `set -e` inside one
     if from_environment || from_python "$kind" || from_cache "$kind" "$force"; then :; else from_wheel "$kind"; fi
@@ -88,7 +90,7 @@ from_environment() {
         return 1
     fi
     say "libtorch: LIBTORCH names $given"
-    if [ -f "$given/cargo.toml" ]; then
+    if [ -f "$given/origin.txt" ]; then # this script made it
         relink "$given"
     else
         link_folders "$given/lib" "$given/include" "$(kind_of "$given")" "$given"
@@ -119,7 +121,7 @@ from_python() {
             link_folders "$folder/lib" "$folder/include" "$kind" "$folder" && return 0
             continue
         fi
-        if finish "$kind" "linked to $folder" "libtorch-2.11.0-$kind-$(short_hash "$folder")"; then return 0; fi
+        if finish "linked to $folder" "libtorch-2.11.0-$kind-$(short_hash "$folder")"; then return 0; fi
     done
     return 1
 }
@@ -127,7 +129,7 @@ from_python() {
 # An earlier clone of this user has made it.
 from_cache() {
     local kind=$1 force=$2 folder=$cache/libtorch-2.11.0-$1
-    [ "$force" = no ] && [ -d "$folder" ] && [ -z "$(problem_of_link "$folder")" ] || return 1
+    [ "$force" = no ] && [ -d "$folder" ] && [ -z "$(problem_of "$folder")" ] || return 1
     say "libtorch: found $folder"
     relink "$folder"
 }
@@ -164,7 +166,7 @@ from_wheel() {
         mv "$tmp/site/torch/include" "$tmp/include"
         rm -rf "$tmp/site"
     fi
-    finish "$kind" "made from the torch 2.11.0 wheel" "libtorch-2.11.0-$kind" ||
+    finish "made from the torch 2.11.0 wheel" "libtorch-2.11.0-$kind" ||
         die "libtorch from the wheel does not load on this machine: $finish_problem" \
             "the C library may be older than 2.28; use the Dockerfile, or set LIBTORCH to a libtorch 2.11.0 built for this machine"
     rm -rf "$downloads"
