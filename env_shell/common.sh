@@ -49,8 +49,12 @@ need_rust() {
 prepare_build() {
     need_rust
     "$anyo_root/env_shell/setup_libtorch.sh"
+    # shellcheck source-path=SCRIPTDIR source=libtorch_parts.sh
+    . "$anyo_root/env_shell/libtorch_parts.sh"
     case "${LIBTORCH:-}" in
         "" | "$anyo_root/.libtorch" | "$anyo_root/.libtorch/") LIBTORCH=$(readlink -f "$anyo_root/.libtorch") ;;
+        # the set-up has warned of a LIBTORCH that cannot be used
+        *) [ -z "$(problem_of "$LIBTORCH")" ] || LIBTORCH=$(readlink -f "$anyo_root/.libtorch") ;;
     esac
     export LIBTORCH LIBTORCH_CXX11_ABI=1
     export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$(anyo_cache)/target}"

@@ -26,7 +26,7 @@ problem_of() {
 problem_of_link() {
     local problem
     problem=$(problem_of "$1")
-    [ -n "$problem" ] || grep -qF "\"$(readlink -f "$1")\"" "$1/cargo.toml" 2>/dev/null ||
+    [ -n "$problem" ] || grep -qF "{ value = \"$(readlink -f "$1")\" }" "$1/cargo.toml" 2>/dev/null ||
         problem="its cargo.toml is missing or names another folder"
     printf '%s' "$problem"
 }
@@ -214,7 +214,6 @@ new_folder() {
     [ -z "${tmp:-}" ] || rm -rf "$tmp"
     tmp=$(mktemp -d "$cache/.tmp-libtorch.XXXXXX")
     chmod 755 "$tmp"
-    trap 'rm -rf "$tmp"' EXIT
 }
 
 # lock_cache: one set-up at a time; whoever waits finds the work done. The lock also proves that left-overs are dead.
@@ -237,7 +236,7 @@ pick_cpu_files() {
         name=${queue[0]}
         queue=("${queue[@]:1}")
         [ ! -e "$out/$name" ] || continue
-        file=$(find "$torch/lib" "$site/torch.libs" "$site"/nvidia/*/lib -maxdepth 1 -name "$name" 2>/dev/null | head -n 1)
+        file=$(find "$torch/lib" "$site/torch.libs" "$site"/nvidia/*/lib -maxdepth 1 -name "$name" 2>/dev/null | head -n 1) || true
         [ -n "$file" ] || continue # the system's own: libc, libstdc++
         while read -r needed; do queue+=("$needed"); done < <(readelf -d "$file" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')
         if [ "$how" = move ]; then mv "$file" "$out/$name"; else ln -s "$file" "$out/$name"; fi
@@ -266,7 +265,8 @@ write_cargo_toml() {
     cat >"$1/cargo.toml" <<TOML
 # Written by env_shell/setup_libtorch.sh; .cargo/config.toml reads it through the link .libtorch.
 [env]
-LIBTORCH = "$(readlink -f "$1")"
+# a table, because cargo cannot merge a plain text with the table in .cargo/libtorch-missing/cargo.toml
+LIBTORCH = { value = "$(readlink -f "$1")" }
 TOML
 }
 

@@ -18,6 +18,12 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/libtorch_parts.sh"
 
 link=$anyo_root/.libtorch
+tmp=""
+ended() {
+    local code=$?
+    [ -z "$tmp" ] || rm -rf "$tmp"
+    [ "$code" = 0 ] || [ "$code" = 2 ] || say "libtorch: not set up; nothing half-made was left"
+}
 
 main() {
     local force=no check=no
@@ -31,12 +37,14 @@ main() {
     done
     if [ "$check" = yes ]; then check_only; fi
 
+    trap ended EXIT
     need_platform
     local kind
     kind=$(wanted_kind)
     if [ "$force" = no ] && [ -z "$(problem_of_link "$link")" ]; then
         if [ "${ANYO_CUDA:-}" = "" ] || [ "$(kind_of "$link")" = "$kind" ]; then
             say "libtorch: ready, $(describe "$link")"
+            warn_of_environment
             if [ "$kind" = cuda ] && [ "$(kind_of "$link")" = cpu ]; then
                 say "note: there is a GPU, but this libtorch is the CPU form; --force makes the CUDA form"
             fi
@@ -76,17 +84,28 @@ check_only() {
     exit 0
 }
 
-# 1. LIBTORCH in the environment. Cargo gives its own setting to every child process, so .libtorch itself does not count.
+# Whether LIBTORCH names something else than .libtorch: cargo gives its own setting to every child process.
+other_environment() {
+    case ${LIBTORCH:-} in "" | "$link" | "$link/" | "$anyo_root/.cargo/libtorch-missing") return 1 ;; esac
+    [ "$(realpath -m -- "$LIBTORCH")" != "$(realpath -m -- "$link")" ]
+}
+
+warn_of_environment() {
+    local problem
+    other_environment || return 0
+    problem=$(problem_of "$(realpath -m -- "$LIBTORCH")")
+    [ -n "$problem" ] || return 0
+    say "warning: LIBTORCH=$LIBTORCH cannot be used: $problem"
+    say "warning: unset LIBTORCH before you build, because cargo prefers it to .libtorch"
+}
+
+# 1. LIBTORCH in the environment.
 from_environment() {
-    [ -n "${LIBTORCH:-}" ] || return 1
-    local given problem
+    local given
+    other_environment || return 1
     given=$(realpath -m -- "$LIBTORCH")
-    case $LIBTORCH in "$link" | "$link/" | "$anyo_root/.cargo/libtorch-missing") return 1 ;; esac
-    [ "$given" != "$(realpath -m -- "$link")" ] || return 1
-    problem=$(problem_of "$given")
-    if [ -n "$problem" ]; then
-        say "warning: LIBTORCH=$LIBTORCH is not used: $problem"
-        say "warning: unset LIBTORCH before you build, because cargo prefers it to .libtorch"
+    if [ -n "$(problem_of "$given")" ]; then
+        warn_of_environment
         return 1
     fi
     say "libtorch: LIBTORCH names $given"
