@@ -26,18 +26,19 @@ locked=()
 
 # link arguments of build scripts do not reach documentation tests, so the loader is told where libtorch is
 doc_tests() {
-    LD_LIBRARY_PATH="$LIBTORCH/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" cargo test --workspace "${locked[@]}" --doc
+    LD_LIBRARY_PATH="$LIBTORCH/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" cargo test "${locked[@]}" --doc
 }
 
 failed=()
+# no --workspace: all crates are meant anyway, and it would silence a -p among the arguments
 if cargo nextest --version >/dev/null 2>&1; then
-    cargo nextest run --workspace "${locked[@]}" --no-fail-fast "$@" || failed+=("tests")
+    cargo nextest run "${locked[@]}" --no-fail-fast "$@" || failed+=("tests")
     # nextest does not know documentation tests
     if [ $# -eq 0 ]; then doc_tests || failed+=("documentation tests"); fi
 else
     say "cargo-nextest is not installed, so cargo test runs the tests (slower, same tests)"
     export LD_LIBRARY_PATH="$LIBTORCH/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-    cargo test --workspace "${locked[@]}" --no-fail-fast "$@" || failed+=("tests")
+    cargo test "${locked[@]}" --no-fail-fast "$@" || failed+=("tests")
 fi
 
 took=$(minutes $((SECONDS - started)))

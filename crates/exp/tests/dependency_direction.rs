@@ -45,10 +45,13 @@ fn forbidden(edges: &Edges) -> Vec<String> {
         }
         for (used, features) in dependencies {
             let ours = used.starts_with("anyo-");
-            if ours && (used == "anyo-exp" || (package != "anyo-exp" && !allowed.unwrap_or(&[]).contains(&used.as_str()))) {
+            if ours
+                && (used == "anyo-exp" || (package != "anyo-exp" && !allowed.unwrap_or(&[]).contains(&used.as_str())))
+            {
                 wrong.push(format!("{package} -> {used}"));
             }
-            let torch = ["tch", "torch-sys"].contains(&used.as_str()) || (ours && features.iter().any(|f| f == "torch"));
+            let torch =
+                ["tch", "torch-sys"].contains(&used.as_str()) || (ours && features.iter().any(|f| f == "torch"));
             if torch && WITHOUT_TORCH.contains(&package.as_str()) {
                 wrong.push(format!("{package} -> libtorch through {used}"));
             }
@@ -82,7 +85,13 @@ fn a_forbidden_edge_is_found() {
     assert_eq!(forbidden(&edges("anyo-core", "anyo-student", &[])), ["anyo-core -> anyo-student"]);
     assert_eq!(forbidden(&edges("anyo-student", "anyo-exp", &[])), ["anyo-student -> anyo-exp"]);
     assert_eq!(forbidden(&edges("anyo-exp", "anyo-exp", &[])), ["anyo-exp -> anyo-exp"]);
-    assert_eq!(forbidden(&edges("anyo-sqltutor", "anyo-core", &["torch"])), ["anyo-sqltutor -> libtorch through anyo-core"]);
-    assert_eq!(forbidden(&edges("anyo-new", "serde", &[])), ["anyo-new is not in the table of this test: say what it may use"]);
+    assert_eq!(
+        forbidden(&edges("anyo-sqltutor", "anyo-core", &["torch"])),
+        ["anyo-sqltutor -> libtorch through anyo-core"]
+    );
+    assert_eq!(
+        forbidden(&edges("anyo-new", "serde", &[])),
+        ["anyo-new is not in the table of this test: say what it may use"]
+    );
     assert_eq!(forbidden(&edges("anyo-teacher", "anyo-lm", &["torch"])), Vec::<String>::new());
 }

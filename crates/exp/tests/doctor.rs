@@ -1,4 +1,5 @@
 //! `anyo-doctor` as a person starts it.
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
 use std::{
     path::Path,
@@ -25,7 +26,10 @@ fn it_names_the_loaded_libtorch_in_json_and_in_words() {
     let problems = lines.iter().filter(|line| line["level"] == "problem").count();
     assert_eq!(json["problems"], problems);
     assert_eq!(output.status.code(), Some(i32::from(problems > 0)));
-    assert!(lines.iter().all(|line| line["level"] != "problem" || line["hint"].is_string()), "every problem has a hint");
+    assert!(
+        lines.iter().all(|line| line["level"] != "problem" || line["hint"].is_string()),
+        "every problem has a hint"
+    );
 
     let words = doctor(&["--result", &result, "--data", &result, "--conf", &conf]);
     let words = String::from_utf8_lossy(&words.stdout);

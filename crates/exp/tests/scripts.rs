@@ -1,4 +1,5 @@
 //! The shell scripts, as far as they run without a network, a GPU or a container engine.
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
 use std::{
     fs,
@@ -75,7 +76,13 @@ fn the_container_is_started_with_what_the_machine_has() {
 
 #[test]
 fn help_needs_nothing() {
-    for script in ["cmd/quickstart.sh", "cmd/test.sh", "cmd/download_data.sh", "env_shell/setup_libtorch.sh", "env_shell/start_experiment_container.sh"] {
+    for script in [
+        "cmd/quickstart.sh",
+        "cmd/test.sh",
+        "cmd/download_data.sh",
+        "env_shell/setup_libtorch.sh",
+        "env_shell/start_experiment_container.sh",
+    ] {
         let output = run(script, &["--help"], &[]);
         assert!(output.status.success(), "{script}: {}", text(&output));
         assert!(text(&output).contains(script), "{script}: its help names it: {}", text(&output));

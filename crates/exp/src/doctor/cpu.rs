@@ -8,7 +8,8 @@ pub(super) fn check(report: &mut Report) {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = field(&info, "model name").unwrap_or("processor of unknown name");
-    let message = format!("{threads} threads ({} used by libtorch), {name}, {}", tch::get_num_threads(), capability(&info));
+    let message =
+        format!("{threads} threads ({} used by libtorch), {name}, {}", tch::get_num_threads(), capability(&info));
     if field(&info, "flags").is_some_and(|flags| !has(flags, "avx2")) {
         report.note("cpu", message, Some("without AVX2 training is several times slower"));
     } else {
@@ -19,7 +20,8 @@ pub(super) fn check(report: &mut Report) {
 
 /// The value of the first line `key : value`.
 fn field<'a>(info: &'a str, key: &str) -> Option<&'a str> {
-    info.lines().find_map(|line| line.split_once(':').filter(|(name, _)| name.trim() == key).map(|(_, value)| value.trim()))
+    info.lines()
+        .find_map(|line| line.split_once(':').filter(|(name, _)| name.trim() == key).map(|(_, value)| value.trim()))
 }
 
 fn has(flags: &str, flag: &str) -> bool {

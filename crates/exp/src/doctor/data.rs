@@ -25,7 +25,11 @@ pub(super) fn check(report: &mut Report, conf: &Path, data: &Path, compose: Opti
         Some(primaries) => {
             for (name, result) in &primaries {
                 if let Err(error) = result {
-                    report.problem("conf", format!("{name} cannot be composed: {error}"), "mend the file, or fetch it again with git");
+                    report.problem(
+                        "conf",
+                        format!("{name} cannot be composed: {error}"),
+                        "mend the file, or fetch it again with git",
+                    );
                 }
             }
             let good = primaries.iter().filter(|(_, result)| result.is_ok()).count();
@@ -59,14 +63,23 @@ fn options(folder: &Path) -> Vec<(String, Result<Needs, String>)> {
     let read = |path: &PathBuf| {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let text = fs::read_to_string(path).map_err(|error| error.to_string());
-        (name, text.and_then(|text| serde_yaml::from_str(&text).map(|value| needs(&value)).map_err(|error| error.to_string())))
+        (
+            name,
+            text.and_then(|text| {
+                serde_yaml::from_str(&text).map(|value| needs(&value)).map_err(|error| error.to_string())
+            }),
+        )
     };
     files.iter().map(read).collect()
 }
 
 fn needs(config: &Value) -> Needs {
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let mut needs = Needs { alternative: text(&config["alternative"]["path"]), download: text(&config["download"]), ..Needs::default() };
+    let mut needs = Needs {
+        alternative: text(&config["alternative"]["path"]),
+        download: text(&config["download"]),
+        ..Needs::default()
+    };
     let windows = &config["windows"];
     let paths = [&config["path"], &config["items"]["path"], &windows["train"], &windows["valid"], &windows["test"]];
     for path in paths.into_iter().filter_map(text) {
@@ -92,8 +105,13 @@ fn check_data_set(report: &mut Report, name: &str, needs: Result<Needs, String>,
     }
     let there = |file: &str| data.join(file).is_file();
     let replaced = |at: usize| at == 0 && needs.alternative.as_deref().is_some_and(there);
-    let missing: Vec<_> =
-        needs.files.iter().enumerate().filter(|&(at, file)| !there(file) && !replaced(at)).map(|(_, file)| file.as_str()).collect();
+    let missing: Vec<_> = needs
+        .files
+        .iter()
+        .enumerate()
+        .filter(|&(at, file)| !there(file) && !replaced(at))
+        .map(|(_, file)| file.as_str())
+        .collect();
     if needs.files.is_empty() {
         report.ok(topic, format!("{name}: generated, needs no file"));
     } else if missing.is_empty() {
@@ -127,7 +145,8 @@ mod tests {
         (line.level, line.message.replace(&data.display().to_string(), "DATA"), line.hint.clone())
     }
 
-    const ONE: &str = "path: m/r.dat\nalternative: {path: m/s.tsv}\nitems: {path: m/i.dat}\ndownload: m\nwindows: null\n";
+    const ONE: &str =
+        "path: m/r.dat\nalternative: {path: m/s.tsv}\nitems: {path: m/i.dat}\ndownload: m\nwindows: null\n";
 
     #[test]
     fn missing_files_are_a_note_with_the_command_that_fetches_them() {

@@ -11,7 +11,9 @@ pub(super) fn check(report: &mut Report) {
     }
     match output_of("c++", &["--version"]) {
         Some(version) => report.ok("c++", first_line(&version)),
-        None => report.note("c++", "no C++ compiler", Some("needed to build again (Debian: apt install build-essential)")),
+        None => {
+            report.note("c++", "no C++ compiler", Some("needed to build again (Debian: apt install build-essential)"))
+        }
     }
     match (output_of("python3", &["--version"]), output_of("python3", &["-m", "pip", "--version"])) {
         (Some(python), Some(pip)) => {
@@ -19,13 +21,23 @@ pub(super) fn check(report: &mut Report) {
             report.ok("python", format!("{python}, {}", pip.join(" ")));
         }
         (Some(python), None) => {
-            report.note("python", format!("{python} without pip"), Some("pip fetches libtorch (Debian: apt install python3-pip)"));
+            report.note(
+                "python",
+                format!("{python} without pip"),
+                Some("pip fetches libtorch (Debian: apt install python3-pip)"),
+            );
         }
-        (None, _) => report.note("python", "no python3", Some("needed only to fetch libtorch and to run the peers' benchmarks")),
+        (None, _) => {
+            report.note("python", "no python3", Some("needed only to fetch libtorch and to run the peers' benchmarks"))
+        }
     }
     match output_of("cargo", &["nextest", "--version"]) {
         Some(version) => report.ok("nextest", first_line(&version)),
-        None => report.note("nextest", "not installed: cmd/test.sh uses cargo test", Some("cargo install cargo-nextest --locked")),
+        None => report.note(
+            "nextest",
+            "not installed: cmd/test.sh uses cargo test",
+            Some("cargo install cargo-nextest --locked"),
+        ),
     }
     match output_of("git", &["--version"]) {
         Some(version) => report.ok("git", version),

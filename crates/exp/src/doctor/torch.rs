@@ -39,7 +39,11 @@ fn check_version(report: &mut Report, library: &Path) {
     match version.as_deref() {
         Some(WANTED) => report.ok("libtorch", format!("{WANTED}, loaded from {}", library.display())),
         Some(other) => {
-            report.problem("libtorch", format!("{other} is loaded from {}, tch 0.24 needs {WANTED}", library.display()), REMAKE);
+            report.problem(
+                "libtorch",
+                format!("{other} is loaded from {}, tch 0.24 needs {WANTED}", library.display()),
+                REMAKE,
+            );
         }
         None => report.note("libtorch", format!("of unknown version, loaded from {}", library.display()), None),
     }
@@ -48,7 +52,8 @@ fn check_version(report: &mut Report, library: &Path) {
 /// The version that a folder of libtorch or of Python's torch states.
 fn version_beside(folder: &Path) -> Option<String> {
     let header = fs::read_to_string(folder.join("include/torch/headeronly/version.h")).ok();
-    let from_header = header.as_deref().and_then(|text| text.split("define TORCH_VERSION \\").nth(1)?.split('"').nth(1));
+    let from_header =
+        header.as_deref().and_then(|text| text.split("define TORCH_VERSION \\").nth(1)?.split('"').nth(1));
     let file = fs::read_to_string(folder.join("build-version")).ok();
     let version = from_header.or(file.as_deref())?;
     Some(version.trim().split('+').next()?.to_owned())
@@ -56,7 +61,9 @@ fn version_beside(folder: &Path) -> Option<String> {
 
 /// The path of `name` in the text of `/proc/self/maps`.
 fn loaded(maps: &str, name: &str) -> Option<PathBuf> {
-    maps.lines().find(|line| line.ends_with(&format!("/{name}"))).and_then(|line| line.find('/').map(|at| line[at..].into()))
+    maps.lines()
+        .find(|line| line.ends_with(&format!("/{name}")))
+        .and_then(|line| line.find('/').map(|at| line[at..].into()))
 }
 
 fn check_gpu(report: &mut Report, library: Option<&Path>) {
@@ -104,7 +111,8 @@ mod tests {
         assert_eq!(version_beside(folder.path()).as_deref(), Some("2.10.0"));
         let header = folder.path().join("include/torch/headeronly");
         fs::create_dir_all(&header).unwrap();
-        fs::write(header.join("version.h"), "#define TORCH_VERSION_MINOR 11\n#define TORCH_VERSION \\\n  \"2.11.0\"\n").unwrap();
+        fs::write(header.join("version.h"), "#define TORCH_VERSION_MINOR 11\n#define TORCH_VERSION \\\n  \"2.11.0\"\n")
+            .unwrap();
         assert_eq!(version_beside(folder.path()).as_deref(), Some("2.11.0"));
     }
 }
