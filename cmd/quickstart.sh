@@ -15,7 +15,7 @@ esac
 cd "$anyo_root"
 say "This is what happens now:"
 say "  1. libtorch 2.11.0 is set up in .libtorch (once; up to 540 MB of download)"
-say "  2. run-student-baseline is compiled (once; about 15 minutes on two cores)"
+say "  2. run-student-baseline is compiled (once; 10 minutes or more on two cores)"
 say "  3. a small sequential recommender is trained on generated data and compared with popularity (under 3 minutes)"
 say ""
 say "--- 1. libtorch"

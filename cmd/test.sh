@@ -6,7 +6,7 @@
 #   cmd/test.sh -p anyo-core    any argument of `cargo nextest run` or `cargo test`
 #
 # The build lies in CARGO_TARGET_DIR, else in ~/.cache/anyo/target, which all clones share. The first run compiles the
-# dependencies (about 15 minutes on two cores); later ones only what changed. Needs no network after the first run,
+# dependencies (10 minutes or more on two cores); later ones only what changed. Needs no network after the first run,
 # no GPU, and no data: tests on real data say so and skip where ../shared/data is absent.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../env_shell/common.sh

@@ -8,7 +8,8 @@
 # Where it comes from, the first that fits:
 #   1. LIBTORCH, when it names libtorch 2.11.0
 #   2. a Python with torch 2.11.0 (ANYO_PYTHON, the active virtual environment, python3)
-#   3. the torch 2.11.0 wheel, fetched with pip: about 540 MB, 515 MB on disk; with a GPU about 3 GB, 5 GB on disk
+#   3. the torch 2.11.0 wheel, fetched with pip: about 540 MB, 500 MB on disk; with a GPU its
+#      CUDA libraries too, 3.6 GB on disk
 # The result lies in the cache folder of the user (ANYO_CACHE, else ~/.cache/anyo) and .libtorch links to it, so the
 # next clone needs no download. A GPU is found through nvidia-smi; ANYO_CUDA=1 or ANYO_CUDA=0 decides by hand.
 set -euo pipefail
@@ -166,7 +167,7 @@ from_wheel() {
     pip_download "$downloads" --no-deps torch==2.11.0
     wheel=$(one_wheel "$downloads" 'torch-2.11.0*.whl')
     if [ "$kind" = cuda ]; then
-        say "libtorch: fetching the CUDA libraries that this wheel asks for (about 2.5 GB)"
+        say "libtorch: fetching the CUDA libraries that this wheel asks for (some GB)"
         cuda_requirements "$wheel" >"$tmp/requirements.txt"
         pip_download "$downloads" -r "$tmp/requirements.txt"
         mkdir "$tmp/site"

@@ -177,5 +177,8 @@ clone e
 mkdir "$work/e/.libtorch"
 expect "a folder of the user's stays" 1 "$(setup e)" "is a folder that this script did not make"
 expect "a folder of the user's stays: it does" yes "$(exists "$work/e/.libtorch")"
+cp -r "$work/lib" "$work/include" "$work/e/.libtorch/"
+expect "a usable folder of the user's is completed" 0 "$(setup e)" "your own folder, completed by cargo.toml"
+expect "a usable folder of the user's: check" 0 "$(setup e -- --check)"
 
 [ "$failures" -eq 0 ] || { echo "$failures cases failed"; exit 1; }
