@@ -256,3 +256,25 @@ fn half_precision_weights_keep_f32_moments() {
     // lr 0.1: 0.9 and −2.1, which bf16 holds to 1/256 of their size.
     assert!((w.double_value(&[0]) - 0.9).abs() < 4e-3 && (w.double_value(&[1]) + 2.1).abs() < 9e-3);
 }
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let run = |threads| {
+        anyo_core::torch::device::set_threads(threads).unwrap();
+        let mut params = Params::new(Device::Cpu);
+        let init = anyo_core::torch::Init::Normal { std: 0.1 };
+        let table = params.create("table", &[5000, 21], init, 1).unwrap();
+        let mut optimizer = Optimizer::new(&config(OptimName::AdamW, [0.9, 0.999], 1e-8, 0.1), &params).unwrap();
+        let mut gradients = Gradients::new(&params);
+        let mut norms = Vec::new();
+        for step in 0..3 {
+            let grad = init.tensor(&format!("grad {step}"), &[5000, 21], 2).unwrap();
+            gradients.add_given(&Tensor::from(1f32), 1.0, vec![Some(grad)]).unwrap();
+            norms.push(gradients.step(&mut optimizer, &params, Some(1.0), 1.0, step).unwrap().grad_norm.to_bits());
+        }
+        let values = Vec::<f32>::try_from(table.detach().view(-1)).unwrap();
+        (norms, values.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+    };
+    let one = run(1);
+    assert!(one == run(2) && one == run(3));
+}
