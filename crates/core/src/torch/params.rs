@@ -195,9 +195,9 @@ mod tests {
 
     fn two() -> Params {
         let mut params = Params::new(Device::Cpu);
-        params.add("zeta", ones(&[2, 3]), true).unwrap();
-        params.add("alpha", ones(&[4]), false).unwrap();
-        params.add_buffer("mean", ones(&[5])).unwrap();
+        let _ = params.add("zeta", ones(&[2, 3]), true).unwrap();
+        let _ = params.add("alpha", ones(&[4]), false).unwrap();
+        let _ = params.add_buffer("mean", ones(&[5])).unwrap();
         params
     }
 
@@ -224,7 +224,7 @@ mod tests {
         let (mut params, shared) = (Params::new(Device::Cpu), ones(&[3]));
         let a = params.add("a", shared.shallow_clone(), true).unwrap();
         let b = params.add("b", shared.shallow_clone(), true).unwrap();
-        no_grad(|| a.shallow_clone().fill_(7.0));
+        let _ = no_grad(|| a.shallow_clone().fill_(7.0));
         assert_eq!(b.double_value(&[0]), 1.0);
         assert_eq!(shared.double_value(&[0]), 1.0);
         assert_eq!(params.get("a").unwrap().double_value(&[0]), 7.0);
@@ -235,7 +235,7 @@ mod tests {
         let params = two();
         let before = params.snapshot().unwrap();
         let handle = params.get("zeta").unwrap().shallow_clone();
-        no_grad(|| handle.shallow_clone().fill_(9.0));
+        let _ = no_grad(|| handle.shallow_clone().fill_(9.0));
         assert_eq!(before["zeta"].double_value(&[0, 0]), 1.0);
         params.load(&before).unwrap();
         assert_eq!(handle.double_value(&[1, 2]), 1.0);
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn copy_from_another_store() {
         let (a, b) = (two(), two());
-        no_grad(|| a.get("zeta").unwrap().shallow_clone().fill_(3.0));
+        let _ = no_grad(|| a.get("zeta").unwrap().shallow_clone().fill_(3.0));
         b.copy_from(&a).unwrap();
         assert_eq!(b.get("zeta").unwrap().double_value(&[1, 1]), 3.0);
     }

@@ -61,7 +61,7 @@ impl Saved {
         let text = fs::read_to_string(&state_path).map_err(Error::io(&state_path, "read the checkpoint's state"))?;
         let damaged = |message: &str| broken(&state_path, message);
         let (above, seal) = text.rsplit_once(SEAL).ok_or_else(|| damaged("it is truncated or changed"))?;
-        if seal.trim_end().strip_suffix("\"\n}") != Some(&hex(&Sha256::digest(above))) {
+        if seal.strip_suffix("\"\n}\n") != Some(&hex(&Sha256::digest(above))) {
             return Err(damaged("its content does not match its checksum"));
         }
         let all: Value = serde_json::from_str(&text).map_err(|e| damaged(&e.to_string()))?;

@@ -158,7 +158,7 @@ fn check_length(path: &Path, bytes: &[u8]) -> Result<()> {
     };
     let header = u64::from_le_bytes(*first);
     // The format's own limit; text files taken for tensors end here.
-    if header > 100_000_000 || header < 2 {
+    if !(2..=100_000_000).contains(&header) {
         return Err(damaged(path, "it does not start like a safetensors file"));
     }
     let data = 8 + header as usize;
@@ -216,4 +216,18 @@ fn kind(dtype: Dtype) -> Option<Kind> {
         Dtype::BOOL => Kind::Bool,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_names_the_file_and_says_what_to_do() {
+        let tensors = BTreeMap::from([("w".to_owned(), Tensor::from_slice(&[1f32, 2.0]))]);
+        let error = write_tensors(Path::new("/dev/full"), &tensors, &BTreeMap::new()).unwrap_err();
+        assert!(matches!(&error, Error::Io { path, .. } if path == Path::new("/dev/full")), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("disk is full")), "{error}");
+    }
 }
