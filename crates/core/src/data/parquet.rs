@@ -6,10 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use polars::prelude::{
-    DataFrame, IntoColumn, IntoSeries, ListBuilderTrait, ListStringChunkedBuilder, NamedFrom, ParquetWriter,
-    PolarsError, Series,
-};
+use polars::prelude::{DataFrame, IntoColumn, NamedFrom, ParquetWriter, PolarsError, Series};
 
 use crate::{Error, Result};
 
@@ -22,8 +19,8 @@ pub enum Column {
     F32(Vec<f32>),
     /// Texts.
     Text(Vec<String>),
-    /// A list of texts in every line.
-    TextList(Vec<Vec<String>>),
+    /// Texts, some missing. There is no list type: polars writes lists of texts in a form that pandas cannot read.
+    TextOrNull(Vec<Option<String>>),
 }
 
 /// Writes `columns`, which are equally long, as the Parquet file `path`: beside it first, then renamed, so a reader
@@ -64,13 +61,6 @@ fn series(name: String, column: Column) -> Series {
         Column::U32(values) => Series::new(name, values),
         Column::F32(values) => Series::new(name, values),
         Column::Text(values) => Series::new(name, values),
-        Column::TextList(values) => {
-            let total = values.iter().map(Vec::len).sum();
-            let mut lists = ListStringChunkedBuilder::new(name, values.len(), total);
-            for list in &values {
-                lists.append_values_iter(list.iter().map(String::as_str));
-            }
-            lists.finish().into_series()
-        }
+        Column::TextOrNull(values) => Series::new(name, values),
     }
 }

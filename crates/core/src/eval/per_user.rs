@@ -9,7 +9,8 @@ use crate::{
 };
 
 /// Writes one line per evaluated row, in row order: `row`, `user` and `target` (ids of the source), `history_len`,
-/// `rank` (and with `report_both` the rank under the other choice, `rank_history_removed` or `rank_history_kept`), `hr@K`, `ndcg@K` and `mrr@K` for every K, and `top`, the list of recommended ids, best first.
+/// `rank` (and with `report_both` the rank under the other choice, `rank_history_removed` or `rank_history_kept`), `hr@K`, `ndcg@K` and `mrr@K` for every K, and the recommended
+/// ids `item_0`, `item_1`, …, best first, null where no item is left.
 ///
 /// With one relevant item recall equals the hit ratio and is not repeated.
 ///
@@ -23,7 +24,7 @@ pub fn write_per_user(path: &Path, evaluation: &Evaluation, dataset: &Dataset) -
     };
     let user = |&user: &u32| Ok(dataset.users.get(user as usize).ok_or_else(|| unknown("user", user))?.clone());
     let item = |&item: &u32| Ok(dataset.items.get(item as usize).ok_or_else(|| unknown("item", item))?.id.clone());
-    let top = |row: usize| ranking.top(row).iter().map(item).collect::<Result<Vec<String>>>();
+    let at = |place: usize| (0..ranking.len()).map(move |row| ranking.top(row).get(place).map(item).transpose());
 
     let mut columns = vec![
         ("row".to_owned(), Column::U32((0..ranking.len() as u32).collect())),
@@ -42,6 +43,8 @@ pub fn write_per_user(path: &Path, evaluation: &Evaluation, dataset: &Dataset) -
             columns.push((metric.key(k), Column::F32(values)));
         }
     }
-    columns.push(("top".to_owned(), Column::TextList((0..ranking.len()).map(top).collect::<Result<_>>()?)));
+    for place in 0..ranking.top_k {
+        columns.push((format!("item_{place}"), Column::TextOrNull(at(place).collect::<Result<_>>()?)));
+    }
     write_parquet(path, columns)
 }
