@@ -2,13 +2,25 @@
 //!
 //! Feature `data` adds polars (reading tables), feature `torch` adds tch (tensors).
 
+pub mod cli;
 pub mod config;
 pub mod data;
 mod error;
+pub mod eval;
+mod log;
+pub mod memory;
+#[cfg(feature = "torch")]
+pub mod parallel;
+pub mod run;
 pub mod seed;
+mod signal;
+mod sweep;
+#[cfg(feature = "torch")]
+pub mod torch;
 #[cfg(feature = "torch")]
 mod traits;
 
 pub use error::{Error, Result};
+pub use log::Progress;
 #[cfg(feature = "torch")]
 pub use traits::{Batch, Recommender};

@@ -11,6 +11,8 @@ mod find;
 #[cfg(feature = "data")]
 mod load;
 #[cfg(feature = "data")]
+mod parquet;
+#[cfg(feature = "data")]
 mod read;
 mod rows;
 #[cfg(feature = "data")]
@@ -30,4 +32,6 @@ pub use config::*;
 pub use dataset::{Dataset, Item};
 #[cfg(feature = "data")]
 pub use load::load;
+#[cfg(feature = "data")]
+pub use parquet::{Column, write_parquet};
 pub use rows::Rows;
