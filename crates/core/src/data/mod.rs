@@ -24,7 +24,8 @@ mod title;
 #[cfg(feature = "data")]
 mod toy;
 
-#[cfg(all(test, feature = "data"))]
+#[cfg(test)]
+#[cfg(feature = "data")]
 mod tests;
 
 pub use config::*;

@@ -170,9 +170,9 @@ fn llara(data: &Histories, config: &SplitConfig, out: &mut Split, dropped: &mut 
         part[user] = u8::from(place >= first) + u8::from(place >= second);
     }
     let mut short = 0;
-    for user in 0..n {
+    for (user, &part) in part.iter().enumerate() {
         let items = data.items_of(user);
-        if part[user] == 0 {
+        if part == 0 {
             short += learn(user, items, config, &mut out.train);
             out.visible.push(items.len());
             continue;
@@ -183,7 +183,7 @@ fn llara(data: &Histories, config: &SplitConfig, out: &mut Split, dropped: &mut 
         if history.len() < config.min_len {
             short += 1;
         } else {
-            let rows = if part[user] == 1 { &mut out.valid } else { &mut out.test };
+            let rows = if part == 1 { &mut out.valid } else { &mut out.test };
             rows.push_eval(user as u32, history, items[last]);
         }
     }

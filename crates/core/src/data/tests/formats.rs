@@ -122,3 +122,26 @@ fn windows_and_the_users_they_belong_to() {
     assert_eq!((data.train.len(), &data.train_order[..]), (2, &[0, 1, 2, 3][..]));
     assert_eq!(data.provenance["split"]["dropped"]["train_windows_below_min_len"], 4);
 }
+
+#[test]
+fn movielens_1m_as_its_owner_ships_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = folder.path().join("movielens-1m");
+    std::fs::create_dir(&inside).unwrap();
+    let ratings =
+        "2::20::5::978300001\n1::10::5::978300003\n1::20::3::978300001\n1::30::4::978300001\n1::40::1::978300002\n";
+    std::fs::write(inside.join("ratings.dat"), ratings).unwrap();
+    let movies = b"10::Amelie, La (Am\xe9lie) (2001)::Comedy|Drama\n20::Heat (1995)::Crime\n30::C (1990)::War\n40::D (1991)::War\n50::E (1992)::War\n";
+    std::fs::write(inside.join("movies.dat"), movies).unwrap();
+    std::fs::write(inside.join("sequences.tsv"), "1\t10\n").unwrap();
+    let mut said = Vec::new();
+    let data = load(&shipped("movielens-1m", &[]), &data(folder.path(), None), &mut |note| said.push(note.to_owned()))
+        .unwrap();
+    assert_eq!(said, [""; 0]);
+    assert_eq!(ids(&data, data.test.items(0)), ["20", "30", "40", "10"]);
+    assert_eq!(
+        (data.items[0].title.as_str(), data.items[0].text.as_str()),
+        ("La Amelie (Amélie) (2001)", "Comedy, Drama")
+    );
+    assert_eq!((data.n_users(), data.n_items()), (2, 4));
+}

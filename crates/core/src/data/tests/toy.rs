@@ -46,16 +46,13 @@ fn toy_rule_and_popularity() {
     let rare = data.train_counts.iter().filter(|n| **n <= 10).count();
     let n = data.test.len() as f64;
     let (rule, popularity) = (f64::from(next_part) / n, f64::from(popular) / n);
-    #[expect(clippy::print_stdout, reason = "figures for the documentation")]
-    {
-        println!(
-            "interactions {} next part HR@1 {rule:.3}, popularity HR@10 {popularity:.3}",
-            data.provenance["steps"][0]["interactions"]
-        );
-        println!(
-            "{rare} items with at most 10 training interactions; {cold} test targets there, {cold_hits} are next parts"
-        );
-    }
+    println!(
+        "interactions {} next part HR@1 {rule:.3}, popularity HR@10 {popularity:.3}",
+        data.provenance["steps"][0]["interactions"]
+    );
+    println!(
+        "{rare} items with at most 10 training interactions; {cold} test targets there, {cold_hits} are next parts"
+    );
     assert!((0.45..0.75).contains(&rule), "{rule}");
     assert!(popularity < 0.6 * rule, "{popularity}");
     assert!(rare >= 50, "{rare}");
