@@ -59,7 +59,10 @@ pub(crate) fn compose(search: &SearchPath, primary: &str, groups: &[&Override]) 
     }
     expander.strict = true;
     expander.pass(primary);
-    expander.unused(primary);
+    // A file that cannot be read names no groups.
+    if expander.problems.iter().all(|p| !p.key.is_empty()) {
+        expander.unused(primary);
+    }
     if expander.problems.is_empty() { Ok(expander.result) } else { Err(expander.problems) }
 }
 

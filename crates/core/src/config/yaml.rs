@@ -53,7 +53,7 @@ fn syntax(error: &serde_yaml::Error, name: &str) -> Problem {
     let text = text.split(" at line ").next().unwrap_or(&text);
     let hint = if text.contains("duplicate entry") {
         Some("each key stands once in a file".to_owned())
-    } else if text.contains("cannot start any token") || text.contains("alias") || text.contains("tag") {
+    } else if text.contains("cannot start any token") || text.contains("anchor") || text.contains("tag") {
         Some("text that starts with * & ! % @ or ` needs quotes".to_owned())
     } else {
         None

@@ -24,7 +24,6 @@ pub use self::{
 pub(crate) use self::{
     folder::create_exactly,
     record::{git, host, read as read_record, toolchain},
-    resolve::resolve_in,
 };
 use self::record::Record;
 use crate::{
