@@ -140,7 +140,10 @@ fn values() {
         // D9.
         (&["seed=1", "seed=2"], "seed", "note: `seed` given twice; using the last one, 2\n2"),
     ];
-    compare(rows.iter().map(|(words, part, wanted)| (format!("{words:?}"), outcome(&project, words, part), (*wanted).to_owned())));
+    compare(
+        rows.iter()
+            .map(|(words, part, wanted)| (format!("{words:?}"), outcome(&project, words, part), (*wanted).to_owned())),
+    );
 }
 
 #[test]
@@ -148,13 +151,19 @@ fn errors() {
     let project = project(FILES);
     let rows = [
         // 7.4, word for word.
-        (&["dataset=netflix"][..], "error: dataset: no option `netflix` in conf/dataset/; available: lastfm, movielens, steam"),
+        (
+            &["dataset=netflix"][..],
+            "error: dataset: no option `netflix` in conf/dataset/; available: lastfm, movielens, steam",
+        ),
         (
             &["seed=1,2"],
             "error: `seed=1,2` is a sweep, but this is a single run\n  hint: to sweep add -m; for a list write seed=[1,2]; \
              for text write seed='\"1,2\"'",
         ),
-        (&["dataset=steam,lastfm"], "error: `dataset=steam,lastfm` is a sweep, but this is a single run\n  hint: to sweep add -m"),
+        (
+            &["dataset=steam,lastfm"],
+            "error: `dataset=steam,lastfm` is a sweep, but this is a single run\n  hint: to sweep add -m",
+        ),
         (&["seed=range(3)"], "error: `seed=range(3)` is a sweep, but this is a single run\n  hint: to sweep add -m"),
         (
             &["seed=???", "+teacher_run=???"],
@@ -162,7 +171,10 @@ fn errors() {
         ),
         (&["seed=???"], "error: 1 value must be given: seed\n  hint: run-x seed=VALUE"),
         // 7.1.
-        (&["+seed=1"], "error: `seed` is there already: 42 (from conf/run-x.yaml) (override 1: `+seed=1`)\n  hint: to change it drop the +: seed=1"),
+        (
+            &["+seed=1"],
+            "error: `seed` is there already: 42 (from conf/run-x.yaml) (override 1: `+seed=1`)\n  hint: to change it drop the +: seed=1",
+        ),
         (&["~sed"], "error: unknown key `sed` (override 1: `~sed`)\n  hint: did you mean `seed`?"),
         (&["~seed=1"], "error: `seed` is 42, not 1 (override 1: `~seed=1`)"),
         (&["seed.x=1"], "error: `seed` is 42, not a group of keys (override 1: `seed.x=1`)"),
@@ -194,7 +206,10 @@ fn errors() {
             "error: dataset: one option is needed, got {path: x} (override 1: `dataset={path: x}`)\n  hint: `dataset` is a group of \
              files; to change one of its values write dataset.KEY=VALUE",
         ),
-        (&["datsets/x=1"], "error: there is no group `datsets/x` (override 1: `datsets/x=1`)\n  hint: groups: active, dataset, experiment, student, student/optim"),
+        (
+            &["datsets/x=1"],
+            "error: there is no group `datsets/x` (override 1: `datsets/x=1`)\n  hint: groups: active, dataset, experiment, student, student/optim",
+        ),
         // D8.
         (
             &["dataset=null"],
@@ -202,8 +217,14 @@ fn errors() {
              hint: to leave the group out write ~dataset",
         ),
         // D11 and what is left out.
-        (&["hydra.run.dir=x"], "error: there are no `hydra.*` keys here (override 1: `hydra.run.dir=x`)\n  hint: write run.dir=x"),
-        (&["hydra.mode=MULTIRUN"], "error: there are no `hydra.*` keys here (override 1: `hydra.mode=MULTIRUN`)\n  hint: write -m to sweep"),
+        (
+            &["hydra.run.dir=x"],
+            "error: there are no `hydra.*` keys here (override 1: `hydra.run.dir=x`)\n  hint: write run.dir=x",
+        ),
+        (
+            &["hydra.mode=MULTIRUN"],
+            "error: there are no `hydra.*` keys here (override 1: `hydra.mode=MULTIRUN`)\n  hint: write -m to sweep",
+        ),
         (
             &["hydra/launcher=joblib"],
             "error: the plug-in group `hydra/launcher` is not offered here (override 1: `hydra/launcher=joblib`)\n  hint: sweeps run \
@@ -235,7 +256,10 @@ fn errors() {
             "error: seed: the environment variable NOT_SET is not set (override 1: `seed=${oc.env:NOT_SET}`)\n  hint: set it, or write \
              ${oc.env:NOT_SET,default}",
         ),
-        (&["seed=x${train}"], "error: seed: `${train}` is a group of keys, which cannot stand inside text (override 1: `seed=x${train}`)"),
+        (
+            &["seed=x${train}"],
+            "error: seed: `${train}` is a group of keys, which cannot stand inside text (override 1: `seed=x${train}`)",
+        ),
         (
             &["seed=${oc.decode:1}"],
             "error: seed: there is no resolver `oc.decode` in `${oc.decode:1}` (override 1: `seed=${oc.decode:1}`)\n  hint: there are \
@@ -246,12 +270,15 @@ fn errors() {
             "error: seed: `%Q` is no date format (override 1: `seed=${now:%Q}`)\n  hint: for example ${now:%Y-%m-%d}",
         ),
     ];
-    compare(rows.iter().map(|(words, wanted)| (format!("{words:?}"), outcome(&project, words, ""), (*wanted).to_owned())));
+    compare(
+        rows.iter().map(|(words, wanted)| (format!("{words:?}"), outcome(&project, words, ""), (*wanted).to_owned())),
+    );
 }
 
 /// A project of one primary file and what it names.
 fn with_primary(primary: &str, more: &[(&str, &str)], words: &[&str], part: &str) -> String {
-    let mut files = vec![("run-x.yaml", primary), ("db/a.yaml", "x: 1\n"), ("db/b.yaml", "x: 2\n"), ("db/a_b.yaml", "x: 12\n")];
+    let mut files =
+        vec![("run-x.yaml", primary), ("db/a.yaml", "x: 1\n"), ("db/b.yaml", "x: 2\n"), ("db/a_b.yaml", "x: 12\n")];
     files.extend_from_slice(more);
     outcome(&project(&files), words, part).trim_end().to_owned()
 }
@@ -303,8 +330,20 @@ fn defaults_lists() {
             "error: conf/run-x.yaml: the defaults list has no `_self_`\n  hint: put `- _self_` last so that this file wins over the \
              groups above it",
         ),
-        ("defaults: [{db: '???'}, _self_]\n", &[], &[], "", "error: db: must be chosen; available: a, a_b, b\n  hint: write db=a"),
-        ("defaults: [{db: zzz}, _self_]\n", &[], &[], "", "error: db: no option `zzz` in conf/db/; available: a, a_b, b"),
+        (
+            "defaults: [{db: '???'}, _self_]\n",
+            &[],
+            &[],
+            "",
+            "error: db: must be chosen; available: a, a_b, b\n  hint: write db=a",
+        ),
+        (
+            "defaults: [{db: zzz}, _self_]\n",
+            &[],
+            &[],
+            "",
+            "error: db: no option `zzz` in conf/db/; available: a, a_b, b",
+        ),
         (
             "defaults: [{overide /db: a}, _self_]\n",
             &[],
@@ -343,7 +382,13 @@ fn defaults_lists() {
             "",
             "error: conf/one.yaml: the defaults lists go round in a circle: run-x → one → two → one",
         ),
-        ("defaults: [{db: '${nope}_x'}, _self_]\n", &[], &[], "", "error: db: `${nope}_x`: no group `nope` has been chosen"),
+        (
+            "defaults: [{db: '${nope}_x'}, _self_]\n",
+            &[],
+            &[],
+            "",
+            "error: db: `${nope}_x`: no group `nope` has been chosen",
+        ),
         (
             "a: 1\na: 2\n",
             &[],
@@ -353,7 +398,13 @@ fn defaults_lists() {
         ),
         ("- 1\n", &[], &[], "", "error: conf/run-x.yaml: expected `key: value` lines, got [1]"),
         ("a: {<<: 1}\n", &[], &[], "", "error: conf/run-x.yaml: the merge key `<<` is not offered here"),
-        ("a: !x 1\n", &[], &[], "", "error: conf/run-x.yaml: YAML tags such as `!x` are not offered here\n  hint: text that starts with ! needs quotes"),
+        (
+            "a: !x 1\n",
+            &[],
+            &[],
+            "",
+            "error: conf/run-x.yaml: YAML tags such as `!x` are not offered here\n  hint: text that starts with ! needs quotes",
+        ),
     ];
     compare(rows.iter().map(|(primary, more, words, part, wanted)| {
         (format!("{primary} {words:?}"), with_primary(primary, more, words, part), (*wanted).to_owned())

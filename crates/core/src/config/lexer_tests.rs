@@ -146,8 +146,8 @@ fn scalar_values() -> impl Strategy<Value = Value> {
         // Text made of the marks and words that mean something.
         prop::collection::vec(
             prop::sample::select(vec![
-                "'", "\"", "\\", ",", "=", "(", ")", "[", "]", "{", "}", ":", " ", "$", "${", "1", "_", ".", "e", "-", "true",
-                "null", "nan", "choice(", "a", "\n"
+                "'", "\"", "\\", ",", "=", "(", ")", "[", "]", "{", "}", ":", " ", "$", "${", "1", "_", ".", "e", "-",
+                "true", "null", "nan", "choice(", "a", "\n"
             ]),
             0..8
         )

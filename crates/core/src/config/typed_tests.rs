@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, fs, path::Path};
 use chrono::Local;
 use serde::{Deserialize, Serialize};
 
-use super::{Base, Check, Context, Problem, Request, SearchPath, compose, compose_all, load_saved, reloads, to_yaml, typed};
+use super::{
+    Base, Check, Context, Problem, Request, SearchPath, compose, compose_all, load_saved, reloads, to_yaml, typed,
+};
 use crate::{Error, log::error_lines, run::RunConfig, tagged};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -154,7 +156,8 @@ fn told(words: &[&str], files: &[(&str, &str)]) -> String {
 #[test]
 fn a_good_configuration_is_typed_and_reloads() {
     let (dir, search) = project(&[]);
-    let config = load(&search, &["distill.lambda_d=1", "train.clip=0.5", "+extra.b=2", "train.mode=exact"], None).unwrap();
+    let config =
+        load(&search, &["distill.lambda_d=1", "train.clip=0.5", "+extra.b=2", "train.mode=exact"], None).unwrap();
     assert_eq!(config.distill.lambda_d, 1.0);
     assert_eq!(config.extra, BTreeMap::from([("a".into(), 1.0), ("b".into(), 2.0)]));
     assert_eq!((config.train.clip, &config.train.mode, config.train.betas), (Some(0.5), &Mode::Exact, (0.9, 0.999)));
@@ -168,7 +171,9 @@ fn a_good_configuration_is_typed_and_reloads() {
 #[test]
 fn values_that_yaml_could_misread_reload() {
     let (_dir, search) = project(&[]);
-    for text in ["'007'", "'1e3'", "yes", "'null'", "'a: b'", "'# x'", "\"it's\"", "' x '", "*a", "日本", "'\\${seed}'", "''"] {
+    for text in
+        ["'007'", "'1e3'", "yes", "'null'", "'a: b'", "'# x'", "\"it's\"", "' x '", "*a", "日本", "'\\${seed}'", "''"]
+    {
         let config = load(&search, &[&format!("teacher_run={text}")], None).unwrap();
         assert_eq!(reloads(&config), Ok(()), "{text}");
     }
@@ -181,23 +186,53 @@ fn values_that_yaml_could_misread_reload() {
 #[test]
 fn messages() {
     let rows: &[(&[&str], &str)] = &[
-        (&["distill.lambda_d=0.5", "train.epoch=3"], "error: unknown key `train.epoch` (override 2: `train.epoch=3`)\n  hint: did you mean `train.epochs`?"),
-        (&["+train.epoch=3"], "error: unknown key `train.epoch` (override 1: `+train.epoch=3`)\n  hint: did you mean `train.epochs`?"),
+        (
+            &["distill.lambda_d=0.5", "train.epoch=3"],
+            "error: unknown key `train.epoch` (override 2: `train.epoch=3`)\n  hint: did you mean `train.epochs`?",
+        ),
+        (
+            &["+train.epoch=3"],
+            "error: unknown key `train.epoch` (override 1: `+train.epoch=3`)\n  hint: did you mean `train.epochs`?",
+        ),
         (&["epochs=3"], "error: unknown key `epochs` (override 1: `epochs=3`)\n  hint: did you mean `train.epochs`?"),
-        (&["trian.epochs=3"], "error: unknown key `trian.epochs` (override 1: `trian.epochs=3`)\n  hint: did you mean `train.epochs`?"),
-        (&["studnet=sasrec"], "error: unknown key `studnet` (override 1: `studnet=sasrec`)\n  hint: did you mean `student`?"),
+        (
+            &["trian.epochs=3"],
+            "error: unknown key `trian.epochs` (override 1: `trian.epochs=3`)\n  hint: did you mean `train.epochs`?",
+        ),
+        (
+            &["studnet=sasrec"],
+            "error: unknown key `studnet` (override 1: `studnet=sasrec`)\n  hint: did you mean `student`?",
+        ),
         // An unknown key inside tagged structs, two levels down.
         (
             &["student.optim.rl=3"],
             "error: unknown key `student.optim.rl` (override 1: `student.optim.rl=3`)\n  hint: did you mean `student.optim.lr`?",
         ),
-        (&["student.max_length=3"], "error: unknown key `student.max_length` (override 1: `student.max_length=3`)\n  hint: did you mean `student.max_len`?"),
-        (&["train.zzzzzz=3"], "error: unknown key `train.zzzzzz` (override 1: `train.zzzzzz=3`)\n  hint: keys of `train`: added_later, batch_size, betas, clip, epochs, ks, mode, verbose"),
+        (
+            &["student.max_length=3"],
+            "error: unknown key `student.max_length` (override 1: `student.max_length=3`)\n  hint: did you mean `student.max_len`?",
+        ),
+        (
+            &["train.zzzzzz=3"],
+            "error: unknown key `train.zzzzzz` (override 1: `train.zzzzzz=3`)\n  hint: keys of `train`: added_later, batch_size, betas, clip, epochs, ks, mode, verbose",
+        ),
         // Types.
-        (&["student.optim.lr=fast"], "error: student.optim.lr: expected a number, got \"fast\" (override 1: `student.optim.lr=fast`)"),
-        (&["train.epochs=1.5"], "error: train.epochs: expected a whole number, got 1.5 (override 1: `train.epochs=1.5`)"),
-        (&["train.epochs=true"], "error: train.epochs: expected a whole number, got true (override 1: `train.epochs=true`)"),
-        (&["train.epochs=-1"], "error: train.epochs: expected a whole number from 0 to 4294967295, got -1 (override 1: `train.epochs=-1`)"),
+        (
+            &["student.optim.lr=fast"],
+            "error: student.optim.lr: expected a number, got \"fast\" (override 1: `student.optim.lr=fast`)",
+        ),
+        (
+            &["train.epochs=1.5"],
+            "error: train.epochs: expected a whole number, got 1.5 (override 1: `train.epochs=1.5`)",
+        ),
+        (
+            &["train.epochs=true"],
+            "error: train.epochs: expected a whole number, got true (override 1: `train.epochs=true`)",
+        ),
+        (
+            &["train.epochs=-1"],
+            "error: train.epochs: expected a whole number from 0 to 4294967295, got -1 (override 1: `train.epochs=-1`)",
+        ),
         (&["train.verbose=1"], "error: train.verbose: expected true or false, got 1 (override 1: `train.verbose=1`)"),
         (
             &["train.mode=fasst"],
@@ -234,18 +269,37 @@ fn messages() {
              error: unknown key `student.optim` (from conf/student/sasrec.yaml)\n  hint: keys of `student`: name",
         ),
         // Open maps take new keys only with +.
-        (&["extra.b=2"], "error: unknown key `extra.b` (override 1: `extra.b=2`)\n  hint: did you mean `extra.a`? to add it write +extra.b=2"),
-        (&["extra.something=2"], "error: unknown key `extra.something` (override 1: `extra.something=2`)\n  hint: to add it write +extra.something=2"),
+        (
+            &["extra.b=2"],
+            "error: unknown key `extra.b` (override 1: `extra.b=2`)\n  hint: did you mean `extra.a`? to add it write +extra.b=2",
+        ),
+        (
+            &["extra.something=2"],
+            "error: unknown key `extra.something` (override 1: `extra.something=2`)\n  hint: to add it write +extra.something=2",
+        ),
         (&["extra.a=x"], "error: extra.a: expected a number, got \"x\" (override 1: `extra.a=x`)"),
         // Ranges.
-        (&["train.batch_size=0"], "error: train.batch_size: must be at least 1, got 0 (override 1: `train.batch_size=0`)"),
+        (
+            &["train.batch_size=0"],
+            "error: train.batch_size: must be at least 1, got 0 (override 1: `train.batch_size=0`)",
+        ),
         (&["train.clip=-1"], "error: train.clip: must be above 0, got -1 (override 1: `train.clip=-1`)"),
         (&["seed=1"], "error: train.epochs: must not be above the seed, 1 (from conf/run-distill.yaml)"),
         // Missing.
-        (&["teacher_run=???"], "error: 1 value must be given: teacher_run\n  hint: run-distill teacher_run=result/result_20260801_101500"),
+        (
+            &["teacher_run=???"],
+            "error: 1 value must be given: teacher_run\n  hint: run-distill teacher_run=result/result_20260801_101500",
+        ),
         // Everything together, in one report.
         (
-            &["train.epoch=3", "student.optim.lr=fast", "train.verbose=2", "train.batch_size=0", "seed=???", "teacher_run=???"],
+            &[
+                "train.epoch=3",
+                "student.optim.lr=fast",
+                "train.verbose=2",
+                "train.batch_size=0",
+                "seed=???",
+                "teacher_run=???",
+            ],
             "error: unknown key `train.epoch` (override 1: `train.epoch=3`)\n  hint: did you mean `train.epochs`?\n\
              error: student.optim.lr: expected a number, got \"fast\" (override 2: `student.optim.lr=fast`)\n\
              error: train.verbose: expected true or false, got 2 (override 3: `train.verbose=2`)\n\
@@ -298,7 +352,10 @@ fn tagged_enums_work_in_other_formats() {
     assert_eq!(serde_json::from_str::<Student>(&serde_json::to_string(&student).unwrap()).unwrap(), student);
     assert_eq!(serde_json::from_str::<Student>(r#"{"name":"popularity"}"#).unwrap(), Student::Popularity);
     for (text, wanted) in [
-        (r#"{"name":"sasrec","max_len":50,"optim":{"kind":"adam","lr":"fast"}}"#, "optim.lr: expected a number, got \"fast\""),
+        (
+            r#"{"name":"sasrec","max_len":50,"optim":{"kind":"adam","lr":"fast"}}"#,
+            "optim.lr: expected a number, got \"fast\"",
+        ),
         (r#"{"name":"sasrec","max_len":50,"optim":{"kind":"adam","lr":1,"x":2}}"#, "unknown key `optim.x`"),
         (r#"{"name":"popularity","x":2}"#, "unknown key `x`"),
         (r#"{"max_len":50}"#, "name: this key is missing"),
@@ -335,7 +392,9 @@ fn from_repeats_a_run_with_changes() {
     let error = load(&search, &["train.epoch=1"], base).unwrap_err();
     assert!(error_lines(&error).contains("did you mean `train.epochs`?"));
     let error = load(&search, &["student=nothing"], base).unwrap_err();
-    assert!(error_lines(&error).contains("student: no option `nothing` in conf/student/; available: popularity, sasrec"));
+    assert!(
+        error_lines(&error).contains("student: no option `nothing` in conf/student/; available: popularity, sasrec")
+    );
 }
 
 #[test]
@@ -350,8 +409,14 @@ fn resume_refuses_changes_but_those_the_app_allows() {
     for word in ["seed=1", "student=popularity", "~extra.a", "train.epochs_x=1"] {
         let text = error_lines(&load(&search, &[word], base).unwrap_err());
         let key = word.trim_start_matches('~').split('=').next().unwrap();
-        assert!(text.starts_with(&format!("error: `{key}` cannot change when a run is continued (override 1: `{word}`)")), "{text}");
-        assert!(text.contains("hint: --resume may change train.epochs, extra; to start anew with changes write --from "), "{text}");
+        assert!(
+            text.starts_with(&format!("error: `{key}` cannot change when a run is continued (override 1: `{word}`)")),
+            "{text}"
+        );
+        assert!(
+            text.contains("hint: --resume may change train.epochs, extra; to start anew with changes write --from "),
+            "{text}"
+        );
     }
 }
 
@@ -362,7 +427,8 @@ fn compose_all_finds_stale_files() {
     let (_dir, search) = project(&[("student/stale.yaml", "name: sasrec\nmax_len: 1\n")]);
     let error = compose_all::<Config>(&search, "run-distill", &[]).unwrap_err().to_string();
     assert!(error.starts_with("run-distill student=stale: student.optim: this key is missing"), "{error}");
-    let (_dir, search) = project(&[("experiment/e.yaml", "# @package _global_\n# app: run-distill\ntrain: {epochz: 1}\n")]);
+    let (_dir, search) =
+        project(&[("experiment/e.yaml", "# @package _global_\n# app: run-distill\ntrain: {epochz: 1}\n")]);
     let error = compose_all::<Config>(&search, "run-distill", &[]).unwrap_err().to_string();
     assert!(error.starts_with("run-distill +experiment=e: unknown key `train.epochz`"), "{error}");
 }

@@ -50,7 +50,8 @@ pub(crate) fn read(path: &Path) -> Option<Map<String, Value>> {
 /// Commit and dirty flag of the repository that holds `dir`; `null` outside one.
 pub(crate) fn git(dir: &Path) -> Value {
     let git = |arguments: &[&str]| -> Option<String> {
-        let output = Command::new("git").arg("-C").arg(dir).args(arguments).env("GIT_OPTIONAL_LOCKS", "0").output().ok()?;
+        let output =
+            Command::new("git").arg("-C").arg(dir).args(arguments).env("GIT_OPTIONAL_LOCKS", "0").output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     match git(&["rev-parse", "HEAD"]) {

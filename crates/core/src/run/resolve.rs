@@ -19,7 +19,10 @@ pub fn resolve_run(run: impl AsRef<Path>, app: &str) -> Result<PathBuf> {
 fn resolve_in(results: &Path, run: &Path, app: &str) -> Result<PathBuf> {
     if run == Path::new("latest") {
         return latest(results, app).ok_or_else(|| {
-            fail(format!("latest: there is no run of {app} under {}/", results.display()), format!("make one with {app}, or give a path"))
+            fail(
+                format!("latest: there is no run of {app} under {}/", results.display()),
+                format!("make one with {app}, or give a path"),
+            )
         });
     }
     let shown = run.display();
@@ -34,7 +37,10 @@ fn resolve_in(results: &Path, run: &Path, app: &str) -> Result<PathBuf> {
         return Err(fail(format!("{shown} is a sweep, not a run"), format!("name one of its jobs, such as {shown}/0")));
     }
     if !run.join("config.yaml").is_file() {
-        return Err(fail(format!("{shown} is no run folder: it holds no config.yaml"), "name a folder result/result_…".into()));
+        return Err(fail(
+            format!("{shown} is no run folder: it holds no config.yaml"),
+            "name a folder result/result_…".into(),
+        ));
     }
     let made_by = record::read(&run.join("run.yaml")).and_then(|r| Some(r.get("app")?.as_str()?.to_owned()));
     match made_by {
@@ -84,7 +90,9 @@ mod tests {
     fn latest_is_the_newest_of_the_app_also_inside_sweeps() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        assert!(resolve_in(dir.path(), Path::new("latest"), "run-x").unwrap_err().to_string().contains("no run of run-x"));
+        assert!(
+            resolve_in(dir.path(), Path::new("latest"), "run-x").unwrap_err().to_string().contains("no run of run-x")
+        );
         run(&at("result_1"), "run-x", "2026-01-01T00:00:00+00:00");
         run(&at("result_2"), "run-x", "2026-01-02T00:00:00+00:00");
         run(&at("result_3"), "run-y", "2026-01-03T00:00:00+00:00");
