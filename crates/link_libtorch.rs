@@ -2,6 +2,7 @@
 //!
 //! `DEP_TCH_LIBTORCH_LIB` comes from torch-sys and reaches direct dependants only, so each crate depends on it.
 //! With a CUDA libtorch the linker would drop `libtorch_cuda`, which nothing names, and the GPU would read as absent.
+#![expect(clippy::print_stdout, reason = "this is how a build script speaks to cargo")]
 
 use std::{env, path::Path};
 

@@ -6,11 +6,17 @@ pub mod cli;
 pub mod config;
 pub mod data;
 mod error;
+pub mod eval;
 mod log;
+pub mod memory;
+#[cfg(feature = "torch")]
+pub mod parallel;
 pub mod run;
 pub mod seed;
 mod signal;
 mod sweep;
+#[cfg(feature = "torch")]
+pub mod torch;
 #[cfg(feature = "torch")]
 mod traits;
 

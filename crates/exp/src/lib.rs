@@ -1,1 +1,3 @@
 //! Composition root: nothing but the binaries and their integration tests.
+
+pub mod doctor;

@@ -1,1 +1,28 @@
-//! Small sequential recommenders.
+//! Small sequential recommenders: models, losses, training.
+
+pub mod baselines;
+pub mod batch;
+pub mod config;
+pub mod dropout;
+mod layers;
+pub mod loss;
+mod network;
+mod pipeline;
+mod student;
+mod train;
+mod train_config;
+
+mod caser;
+mod gru4rec;
+mod sasrec;
+mod sasrec_dllm2rec;
+
+pub use caser::Caser;
+pub use gru4rec::Gru4rec;
+pub use network::Network;
+pub use pipeline::{BaselineRunConfig, MODEL_FILE, run_student_baseline};
+pub use sasrec::Sasrec;
+pub use sasrec_dllm2rec::SasrecDllm2rec;
+pub use student::{Student, baseline};
+pub use train::{BEST_FILE, Fitted, Progress, Setup, Watch, fit};
+pub use train_config::{CheckpointConfig, TrainConfig};

@@ -1,0 +1,27 @@
+//! Tensors: devices, named parameters, optimizers, schedules, checkpoints.
+//!
+//! Axis letters: `B` rows, `S` positions, `D` features.
+
+pub mod checkpoint;
+pub mod device;
+pub mod init;
+mod kernel;
+pub mod optim;
+pub mod params;
+mod raw;
+mod saved;
+pub mod schedule;
+pub mod shape;
+pub mod step;
+pub mod tensor_file;
+
+pub use checkpoint::{Checkpoints, Due};
+pub use device::{Chosen, DeviceChoice, Dtype};
+pub use init::Init;
+pub use optim::{Group, OptimConfig, OptimName, Optimizer};
+pub use params::{Params, Role};
+pub use saved::{DataIdentity, Saved};
+pub use schedule::{Schedule, ScheduleConfig, ScheduleName};
+pub use shape::dims;
+pub use step::{Gradients, StepReport};
+pub use tensor_file::{load_tensors, save_model};

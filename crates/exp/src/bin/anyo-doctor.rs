@@ -1,0 +1,7 @@
+//! `anyo-doctor [--json]`: what this machine has and lacks for anyo; exit code 0 when nothing is wrong, 1 otherwise.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    anyo_exp::doctor::main(std::env::args_os(), None)
+}

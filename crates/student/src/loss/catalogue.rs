@@ -1,0 +1,126 @@
+//! Losses over the whole catalogue in blocks of rows: cross-entropy and DROS's term.
+
+use anyo_core::parallel;
+use tch::{Device, Kind, Tensor};
+
+use super::{Head, LossGrad, kernel};
+
+/// Scores held at once, in elements: 16 MB in f32, which two cores' shared cache holds on most machines.
+const BLOCK: usize = 4 << 20;
+
+/// Softmax cross-entropy against `positives` (`specs`: the loss of BERT4Rec and of SASRec with full softmax).
+pub(super) fn cross_entropy(
+    states: &Tensor,
+    head: &Head,
+    positives: &[i32],
+    inv_temperature: f64,
+    scale: f64,
+) -> LossGrad {
+    blocks(states, head, positives, |scores, positives| {
+        if on_cpu(scores) {
+            rows_in_parallel(scores, positives, |row, target, _| {
+                kernel::cross_entropy_row(row, target, scale as f32, inv_temperature as f32)
+            })
+        } else {
+            let target = Tensor::from_slice(positives).to_kind(Kind::Int64).to_device(scores.device()).unsqueeze(1);
+            *scores *= inv_temperature;
+            let log_p = scores.log_softmax(-1, Kind::Float);
+            let loss = -log_p.gather(1, &target, false).sum(Kind::Double).double_value(&[]);
+            let grad = log_p.exp().scatter_add(1, &target, &Tensor::full_like(&target, -1).to_kind(Kind::Float));
+            scores.copy_(&(grad * (scale * inv_temperature)));
+            loss
+        }
+    })
+}
+
+/// DROS's term over the catalogue (`specs/dllm2rec.md` section 2), through log-sum-exp.
+///
+/// Differs: the released code subtracts the positive's summand and adds it anew under one logarithm, which cancels and
+/// overflows; here the positive's score is shifted before the one sum.
+pub(super) fn dros(
+    states: &Tensor,
+    head: &Head,
+    positives: &[i32],
+    propensity: &[f32],
+    beta: f64,
+    scale: f64,
+) -> LossGrad {
+    blocks(states, head, positives, |scores, positives| {
+        if on_cpu(scores) {
+            rows_in_parallel(scores, positives, |row, target, work| {
+                work.resize(row.len(), 0.0);
+                kernel::dros_row(row, propensity, target, beta as f32, scale as f32, work)
+            })
+        } else {
+            let device = scores.device();
+            let target = Tensor::from_slice(positives).to_kind(Kind::Int64).to_device(device).unsqueeze(1);
+            let shifted = scores.scatter_add(1, &target, &Tensor::full_like(&target, -1).to_kind(Kind::Float));
+            let p = Tensor::from_slice(propensity).to_device(device) / beta;
+            let a = &shifted * &shifted * &p;
+            let loss = a.logsumexp([-1i64], false).sum(Kind::Double).double_value(&[]);
+            scores.copy_(&(a.softmax(-1, Kind::Float) * shifted * p * (2.0 * scale)));
+            loss
+        }
+    })
+}
+
+fn on_cpu(scores: &Tensor) -> bool {
+    scores.device() == Device::Cpu && scores.kind() == Kind::Float
+}
+
+/// Goes through the targets in blocks: `step` turns a block of scores into its gradient and returns the loss.
+fn blocks(
+    states: &Tensor,
+    head: &Head,
+    positives: &[i32],
+    mut step: impl FnMut(&mut Tensor, &[i32]) -> f64,
+) -> LossGrad {
+    let n_items = head.weight.size()[0];
+    let n = positives.len();
+    let rows = (BLOCK / n_items as usize).clamp(16, 4096).min(n.max(1));
+    let mut total = LossGrad::zeros(states, head);
+    let mut buffer = Tensor::empty([rows as i64, n_items], (Kind::Float, states.device()));
+    let weight_t = head.weight.detach().transpose(0, 1);
+    for start in (0..n).step_by(rows) {
+        let len = rows.min(n - start) as i64;
+        let block = states.narrow(0, start as i64, len);
+        let mut scores = buffer.narrow(0, 0, len);
+        let _ = match &head.bias {
+            Some(bias) => bias.detach().f_addmm_out(&scores, &block, &weight_t),
+            None => block.f_mm_out(&scores, &weight_t),
+        };
+        total.sum += step(&mut scores, &positives[start..start + len as usize]);
+        let _ = scores.f_mm_out(&total.states.narrow(0, start as i64, len), &head.weight.detach());
+        let _ = total.weight.addmm_(&scores.transpose(0, 1), &block);
+        if let Some(bias) = total.bias.as_mut() {
+            *bias += scores.sum_dim_intlist([0i64].as_slice(), false, Kind::Float);
+        }
+    }
+    drop(std::mem::replace(&mut buffer, Tensor::new()));
+    total
+}
+
+/// Calls `row` for each row of a contiguous f32 CPU matrix on all cores; sums the losses in row order, so that the
+/// result does not depend on the threads.
+fn rows_in_parallel(
+    scores: &mut Tensor,
+    positives: &[i32],
+    row: impl Fn(&mut [f32], usize, &mut Vec<f32>) -> f64 + Sync,
+) -> f64 {
+    const ROWS: usize = 16;
+    let n_items = scores.size()[1] as usize;
+    // SAFETY: a narrow along the first axis of a fresh contiguous buffer is contiguous; nobody else holds it now.
+    let data = unsafe { std::slice::from_raw_parts_mut(scores.data_ptr().cast::<f32>(), positives.len() * n_items) };
+    let mut losses = vec![0f64; positives.len()];
+    let out = parallel::SendPtr(losses.as_mut_ptr());
+    parallel::for_each_chunk(data, ROWS * n_items, |part, block| {
+        let mut work = Vec::new();
+        for (i, scores) in block.chunks_exact_mut(n_items).enumerate() {
+            let at = part * ROWS + i;
+            let loss = row(scores, positives[at] as usize, &mut work);
+            // SAFETY: each row has its own place in `losses`.
+            unsafe { *out.at(at) = loss };
+        }
+    });
+    losses.iter().sum()
+}

@@ -1,0 +1,267 @@
+//! `run-student-baseline`: data, training, evaluation beside the non-neural rows, files of the run.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use anyo_core::{
+    Error, Recommender, Result,
+    config::{Check, Problem, Report},
+    data::{self, DataConfig, Dataset, DatasetConfig},
+    eval::{Comparison, EvalConfig, Evaluation, evaluate, write_metrics, write_per_user},
+    run::{Run, RunConfig},
+    torch::{DeviceChoice, Dtype, device, save_model},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    config::{Ranges, StudentConfig},
+    student::{Student, baseline},
+    train::{Fitted, Progress, Setup, Watch, fit},
+    train_config::TrainConfig,
+};
+
+/// File of a run's final weights inside its folder.
+pub const MODEL_FILE: &str = "models/student.safetensors";
+
+/// The whole configuration of `run-student-baseline`; defaults and meanings stand in `conf/run-student-baseline.yaml`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaselineRunConfig {
+    /// Which data.
+    pub dataset: DatasetConfig,
+    /// Which student.
+    pub student: StudentConfig,
+    /// Root of all random streams.
+    pub seed: u64,
+    /// Where to compute.
+    pub device: DeviceChoice,
+    /// Number format of the computation.
+    pub dtype: Dtype,
+    /// CPU threads, 0 for all cores.
+    pub threads: usize,
+    /// Where data lies.
+    pub data: DataConfig,
+    /// The training loop.
+    pub train: TrainConfig,
+    /// The evaluation.
+    pub eval: EvalConfig,
+    /// Rows beside the student, by name; popularity is always there.
+    pub baselines: BTreeMap<String, StudentConfig>,
+    /// Where the run writes.
+    pub run: RunConfig,
+}
+
+impl Check for BaselineRunConfig {
+    fn problems(&self) -> Vec<Problem> {
+        let mut list = Ranges::default();
+        list.nested("dataset", &self.dataset);
+        list.nested("student", &self.student);
+        list.nested("data", &self.data);
+        list.nested("train", &self.train);
+        list.nested("eval", &self.eval);
+        if self.dtype != Dtype::Float32 {
+            list.push("dtype", "the students compute in float32: their sums are too short for bfloat16 to pay".into());
+        }
+        for (name, config) in &self.baselines {
+            list.nested(&format!("baselines.{name}"), config);
+            if config.recipe().is_some() {
+                list.push(&format!("baselines.{name}"), format!("`{}` must be trained; give it a run of its own", config.name()));
+            }
+        }
+        let metrics = self.eval.ks.iter().flat_map(|k| ["hr", "recall", "ndcg", "mrr"].map(|m| format!("{m}@{k}")));
+        if !metrics.chain(["mrr".into()]).any(|m| m == self.train.metric) {
+            list.0.push(Problem {
+                key: "train.metric".into(),
+                message: format!("wanted hr, recall, ndcg or mrr at a K of eval.ks {:?}, got {:?}", self.eval.ks, self.train.metric),
+                hint: Some(format!("train.metric=ndcg@{}", self.eval.headline_k())),
+            });
+        }
+        list.0
+    }
+}
+
+/// Runs it all and prints the table.
+///
+/// # Errors
+/// What loading, training, evaluating and writing can meet; each names the file, key or step.
+pub fn run_student_baseline(config: &BaselineRunConfig, run: &mut Run) -> Result<()> {
+    let started = Instant::now();
+    let dataset = prepare(config, run)?;
+    let loaded = started.elapsed().as_secs_f64();
+
+    let mut test = Vec::new();
+    let (valid, fitted) = match baseline(&config.student, &dataset) {
+        Some(model) => {
+            let valid = rank(model.as_ref(), &dataset.valid, &dataset, config)?;
+            test.push((config.student.name().to_owned(), rank(model.as_ref(), &dataset.test, &dataset, config)?));
+            (valid, None)
+        }
+        None => {
+            let (student, fitted) = train(config, &dataset, run)?;
+            let valid = rank(&student, &dataset.valid, &dataset, config)?;
+            test.push((config.student.name().to_owned(), rank(&student, &dataset.test, &dataset, config)?));
+            (valid, Some(fitted))
+        }
+    };
+    for (name, other) in beside(config) {
+        if let Some(model) = baseline(&other, &dataset) {
+            test.push((name, rank(model.as_ref(), &dataset.test, &dataset, config)?));
+        }
+    }
+
+    let mut comparison = Comparison::new();
+    for (name, evaluation) in test {
+        comparison.push(name, evaluation);
+    }
+    let model = &comparison.rows()[0].1;
+    write_metrics(&run.path().join("metrics"), &[("valid", &valid), ("test", model)])?;
+    run.write_json("metrics/compare.json", &comparison.to_json())?;
+    if config.eval.per_user {
+        write_per_user(&run.path().join("metrics/per_user.parquet"), model, &dataset)?;
+    }
+    write_times(run, loaded, fitted.as_ref(), started)?;
+    run.print(&comparison.to_table(table_width()));
+    run.print(&format!("run folder: {}", run.path().display()));
+    Ok(())
+}
+
+/// Device, threads and data, recorded in the run.
+fn prepare(config: &BaselineRunConfig, run: &mut Run) -> Result<Dataset> {
+    let threads = device::set_threads(config.threads)?;
+    let chosen = config.device.choose()?;
+    run.info(&format!("device {}; {threads}", chosen.why));
+    run.record("device", json!({"chosen": chosen.why, "threads": threads}))?;
+    run.record("libtorch", device::describe())?;
+    let dataset = data::load(&config.dataset, &config.data, &mut |note| run.info(note))?;
+    run.info(&format!(
+        "data set {}: {} users, {} items, {} training, {} validation, {} test rows; {}",
+        dataset.name,
+        dataset.n_users(),
+        dataset.n_items(),
+        dataset.train.len(),
+        dataset.valid.len(),
+        dataset.test.len(),
+        dataset.protocol
+    ));
+    let provenance = &dataset.provenance;
+    run.record("data", json!({"hash": dataset.hash, "items_hash": dataset.items_hash, "provenance": provenance}))?;
+    let problems = config.eval.problems_for(dataset.n_items());
+    if !problems.is_empty() {
+        let inside = |p: Problem| Problem { key: format!("eval.{}", p.key), ..p };
+        return Err(Error::Config(Report { problems: problems.into_iter().map(inside).collect() }));
+    }
+    if dataset.test.is_empty() {
+        return Err(Error::Invalid {
+            message: format!("data set `{}` has no test row", dataset.name),
+            hint: Some("users need at least 3 interactions for leave_one_out; loosen the filters".into()),
+        });
+    }
+    Ok(dataset)
+}
+
+fn train(config: &BaselineRunConfig, dataset: &Dataset, run: &mut Run) -> Result<(Student, Fitted)> {
+    let chosen = config.device.choose()?;
+    let student = Student::new(&config.student, dataset.n_items(), chosen.device, config.seed)?;
+    let n_parameters = student.params.n_parameters();
+    run.info(&format!("student {}: {n_parameters} parameters", config.student.name()));
+    run.record("n_parameters", json!(n_parameters))?;
+    let (folder, resume) = (run.path().to_owned(), run.resumed());
+    std::fs::create_dir_all(folder.join("models")).map_err(Error::io(folder.join("models"), "make the folder"))?;
+    let setup = Setup {
+        student: &config.student,
+        train: &config.train,
+        eval: &config.eval,
+        dataset,
+        seed: config.seed,
+        folder: Some(&folder),
+        resume,
+    };
+    let fitted = fit(&setup, &student, &mut RunWatch::new(run))?;
+    let metadata = BTreeMap::from([
+        ("student".to_owned(), config.student.name().to_owned()),
+        ("items_hash".to_owned(), dataset.items_hash.clone()),
+        ("data_hash".to_owned(), dataset.hash.clone()),
+    ]);
+    save_model(&folder.join(MODEL_FILE), &student.params, &metadata)?;
+    Ok((student, fitted))
+}
+
+fn rank(model: &dyn Recommender, rows: &data::Rows, dataset: &Dataset, config: &BaselineRunConfig) -> Result<Evaluation> {
+    evaluate(model, rows, dataset, &config.eval, config.seed)
+}
+
+/// The rows beside the student: popularity always, then those of the configuration that are not the student itself.
+fn beside(config: &BaselineRunConfig) -> Vec<(String, StudentConfig)> {
+    let popularity = StudentConfig::Popularity(crate::baselines::PopularityConfig {});
+    let mut rows = vec![("popularity".to_owned(), popularity)];
+    rows.extend(config.baselines.iter().map(|(name, config)| (name.clone(), config.clone())));
+    rows.retain(|(_, other)| other.name() != config.student.name());
+    rows
+}
+
+fn write_times(run: &Run, loaded: f64, fitted: Option<&Fitted>, started: Instant) -> Result<()> {
+    let mut time = json!({
+        "load_seconds": loaded,
+        "total_seconds": started.elapsed().as_secs_f64(),
+        "peak_rss_bytes": anyo_core::memory::peak_rss_bytes(),
+    });
+    if let Some(fitted) = fitted {
+        time["student_baseline_train_time"] = json!(fitted.seconds);
+        time["epochs"] = json!(fitted.epochs);
+        time["steps"] = json!(fitted.steps);
+        time["best_epoch"] = json!(fitted.best_epoch);
+        time["stopped_early"] = json!(fitted.stopped_early);
+        time["seconds_to_first_step"] = json!(fitted.seconds_to_first_step.map(|s| s + loaded));
+    }
+    run.write_json("metrics/time.json", &time)
+}
+
+/// Columns of the terminal, or 100.
+fn table_width() -> usize {
+    std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).unwrap_or(100)
+}
+
+/// The training loop's reports, into a run.
+struct RunWatch<'a> {
+    run: &'a mut Run,
+    bar: Option<(u64, anyo_core::Progress)>,
+}
+
+impl<'a> RunWatch<'a> {
+    fn new(run: &'a mut Run) -> Self {
+        Self { run, bar: None }
+    }
+}
+
+impl Watch for RunWatch<'_> {
+    fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
+        self.run.scalars(step, values)
+    }
+
+    fn note(&mut self, message: &str) {
+        self.bar = None;
+        self.run.info(message);
+    }
+
+    fn progress(&mut self, progress: &Progress<'_>) {
+        let steps = progress.steps * progress.epochs;
+        let done = (progress.epoch - 1) * progress.steps + progress.step;
+        let (last, bar) = self.bar.get_or_insert_with(|| {
+            let bar = self.run.progress(steps, "steps");
+            bar.skip(done - 1);
+            (done - 1, bar)
+        });
+        bar.inc(done - std::mem::replace(last, done));
+        bar.loss(progress.loss);
+        let best = progress.best.map_or(String::new(), |(metric, value)| format!(", best valid {metric} {value:.4}"));
+        bar.message(&format!("epoch {}/{}{best}", progress.epoch, progress.epochs));
+    }
+
+    fn rewind(&mut self, step: u64) -> Result<()> {
+        self.run.truncate_metrics(step)
+    }
+
+    fn stop_requested(&self) -> bool {
+        self.run.stop_requested()
+    }
+}
