@@ -44,7 +44,7 @@ fn a_run_writes_its_files_and_results_go_to_stdout() {
         "seed: 7\n",
         "cwd: /",
         "git: null\n",
-        "toolchain: rustc ",
+        "toolchain: rustc 1.",
         "  cpus: ",
         "device: cpu\n",
         "started: 20",
@@ -283,7 +283,11 @@ fn a_full_disk_stops_the_run_with_one_message() {
     // Later: the metrics reach the limit; what was written stays.
     let ended = limited("8", "steps=1000 run.dir=result/full");
     assert_eq!(ended.code, Some(1), "{}", ended.err);
-    assert!(ended.err.contains("cannot write the"), "{}", ended.err);
+    assert!(
+        ended.err.contains("cannot write the") && ended.err.contains("hint: the limit for the size of a file"),
+        "{}",
+        ended.err
+    );
     assert!(demo.read("result/full/metrics.jsonl").lines().count() > 30);
     assert!(demo.read("result/full/run.yaml").contains("status: failed"));
 }

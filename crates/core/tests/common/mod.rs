@@ -1,5 +1,5 @@
 //! Starting the `demo` example as a real process in a folder of its own.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "helpers of tests, of which each test file uses a part")]
 
 use std::{
     fs,
