@@ -110,7 +110,10 @@ impl Error {
 
 fn io_hint(source: &io::Error) -> Option<&'static str> {
     match source.kind() {
-        io::ErrorKind::StorageFull => Some("the disk is full; free some space, then continue with --resume"),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Some("the disk is full; free some space, then continue with --resume")
+        }
+        io::ErrorKind::FileTooLarge => Some("the limit for the size of a file is reached (ulimit -f)"),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             Some("the folder cannot be written; choose another with run.dir=PATH")
         }

@@ -28,7 +28,7 @@ pub(crate) struct Flags {
 }
 
 pub(crate) enum Parsed {
-    Go(Flags),
+    Go(Box<Flags>),
     Help,
     Version,
 }
@@ -53,7 +53,7 @@ pub(crate) fn parse(app: &App, words: &[OsString]) -> Result<Parsed, String> {
     if matches.get_flag("version") {
         return Ok(Parsed::Version);
     }
-    Ok(Parsed::Go(Flags::of(&matches)))
+    Ok(Parsed::Go(Box::new(Flags::of(&matches))))
 }
 
 impl Flags {
@@ -93,7 +93,10 @@ pub(crate) const FLAGS: &[(&str, &str)] = &[
     ("-m, --multirun", "one job for each combination of a=1,2 b=choice(x,y) c=range(0,1,0.25) dataset=glob(*)"),
     ("--from RUN", "repeat a run with changes; RUN is a run folder or `latest`"),
     ("--resume RUN", "continue a run in its folder"),
-    ("--cfg job|defaults|run", "print the configuration, the files it is made of, or where the run writes; start nothing"),
+    (
+        "--cfg job|defaults|run",
+        "print the configuration, the files it is made of, or where the run writes; start nothing",
+    ),
     ("--origin", "with --cfg job: the file or override of each value"),
     ("--package KEY", "with --cfg job: only the values below KEY"),
     ("--info defaults|searchpath", "print the files in the order of merging, or the folders searched"),
@@ -144,10 +147,15 @@ fn dashed(command: &Command, words: &[OsString]) -> Result<(), String> {
             }
             continue;
         }
-        let value = value.map(str::to_owned).or_else(|| words.peek().filter(|w| !w.starts_with('-') && !w.contains('=')).map(|w| w.to_string()));
+        let value = value
+            .map(str::to_owned)
+            .or_else(|| words.peek().filter(|w| !w.starts_with('-') && !w.contains('=')).map(|w| w.to_string()));
         let write = format!("write {name}={}", value.as_deref().unwrap_or("VALUE"));
         let hint = match did_you_mean(name, known.iter().copied()) {
-            Some(near) => format!("{} or, for a value of the configuration, {write}", near.replace('`', "").replace("did you mean ", "did you mean --")),
+            Some(near) => format!(
+                "{} or, for a value of the configuration, {write}",
+                near.replace('`', "").replace("did you mean ", "did you mean --")
+            ),
             None => write,
         };
         return Err(format!("error: there is no flag `--{name}`\n  hint: {hint}\n"));

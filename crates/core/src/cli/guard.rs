@@ -37,7 +37,8 @@ pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     fn caught<T>(work: impl FnOnce() -> T + UnwindSafe) -> Result<T, Panic> {
         panic::catch_unwind(work).map_err(|payload| {
             let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
-            let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "unknown panic".into());
+            let text =
+                text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "unknown panic".into());
             let message = text.lines().next().unwrap_or_default().to_owned();
             let details = LAST.with(|last| last.borrow_mut().take()).unwrap_or(text);
             Panic { message, details }

@@ -57,7 +57,9 @@ fn find<'a>(tree: &'a Value, package: Option<&str>) -> Result<&'a Value> {
     let Some(key) = package else { return Ok(tree) };
     tree.at(key).ok_or_else(|| {
         let mut keys = Vec::new();
-        tree.leaves("", &mut |path, _| keys.extend(path.match_indices('.').map(|(i, _)| path[..i].to_owned()).chain([path.to_owned()])));
+        tree.leaves("", &mut |path, _| {
+            keys.extend(path.match_indices('.').map(|(i, _)| path[..i].to_owned()).chain([path.to_owned()]))
+        });
         let hint = did_you_mean(key, keys.iter().map(String::as_str));
         Report::from(Problem { hint, ..Problem::new("", format!("--package {key}: unknown key `{key}`")) }).into()
     })

@@ -64,7 +64,8 @@ where
     let words: Vec<_> = env::args_os().collect();
     let code = match flags::parse(app, &words) {
         Ok(flags::Parsed::Go(flags)) => {
-            let session = Session { app, flags, argv: words.iter().map(|w| w.to_string_lossy().into_owned()).collect() };
+            let session =
+                Session { app, flags: *flags, argv: words.iter().map(|w| w.to_string_lossy().into_owned()).collect() };
             guard::catch(|| start(&session, body)).unwrap_or_else(|panic| guard::tell(&panic, None))
         }
         Ok(flags::Parsed::Help) => {
@@ -156,7 +157,8 @@ impl Session<'_> {
     ) -> Result<Composed> {
         let resume = self.flags.resume.is_some();
         let base = base.map(|run| Base { run, resume: resume.then_some(self.app.resumable) });
-        let forced = run_dir.map(|dir| ("run.dir".to_owned(), Value::text(dir.to_string_lossy()), "the run folder".to_owned()));
+        let forced =
+            run_dir.map(|dir| ("run.dir".to_owned(), Value::text(dir.to_string_lossy()), "the run folder".to_owned()));
         let request = Request {
             app: self.app.name,
             examples: self.app.examples,

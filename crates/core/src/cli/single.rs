@@ -23,7 +23,11 @@ pub(crate) struct Job {
 }
 
 /// Loads, makes or reopens the folder, runs the body; returns the exit code.
-pub(crate) fn run<C>(session: &Session<'_>, search: &SearchPath, body: impl FnOnce(C, &mut Run) -> Result<()>) -> Result<u8>
+pub(crate) fn run<C>(
+    session: &Session<'_>,
+    search: &SearchPath,
+    body: impl FnOnce(C, &mut Run) -> Result<()>,
+) -> Result<u8>
 where
     C: Serialize + DeserializeOwned + Check,
 {
@@ -62,7 +66,8 @@ where
     };
     let files = || -> Result<(Run, C)> {
         // The configuration names the folder that was made, not the one that was wanted.
-        let config = if path == wanted { config } else { session.load::<C>(search, &flags.words, base, Some(&path))?.1 };
+        let config =
+            if path == wanted { config } else { session.load::<C>(search, &flags.words, base, Some(&path))?.1 };
         write_atomic(&path.join("config.yaml"), to_yaml(&config)?.as_bytes())?;
         write_atomic(&path.join("overrides.yaml"), yaml::write(&flags.words)?.as_bytes())?;
         let mut run = Run::open(path.clone(), false)?;
@@ -80,7 +85,13 @@ fn discard(path: &Path) {
     let _ = fs::remove_dir(path);
 }
 
-fn describe(session: &Session<'_>, search: &SearchPath, composed: &Composed, base: Option<&Path>, run: &mut Run) -> Result<()> {
+fn describe(
+    session: &Session<'_>,
+    search: &SearchPath,
+    composed: &Composed,
+    base: Option<&Path>,
+    run: &mut Run,
+) -> Result<()> {
     let choices: serde_json::Map<String, serde_json::Value> =
         composed.composition.choices.iter().map(|(group, option)| (group.clone(), json!(option))).collect();
     let mut sources: Vec<String> = composed.composition.layers.iter().map(|layer| layer.name.clone()).collect();
@@ -89,7 +100,11 @@ fn describe(session: &Session<'_>, search: &SearchPath, composed: &Composed, bas
         run.record_later("from", json!(base));
     }
     let cwd = std::env::current_dir().unwrap_or_default();
-    let code = search.dirs().last().and_then(|(dir, _)| Some(cwd.join(dir).parent()?.to_owned())).unwrap_or_else(|| cwd.clone());
+    let code = search
+        .dirs()
+        .last()
+        .and_then(|(dir, _)| Some(cwd.join(dir).parent()?.to_owned()))
+        .unwrap_or_else(|| cwd.clone());
     run.record_later("app", json!(session.app.name));
     run.record_later("version", json!(env!("CARGO_PKG_VERSION")));
     run.record_later("status", json!("running"));

@@ -63,7 +63,10 @@ fn delete(layers: &mut Layers, tree: &Value, there: Option<&Value>, word: &Overr
         None => layers.remove(&word.key),
         Some(_) => {
             let hint = "write the whole list without it".to_owned();
-            return Err(Problem { hint: Some(hint), ..Problem::new("", format!("an element cannot be taken out ({word})")) });
+            return Err(Problem {
+                hint: Some(hint),
+                ..Problem::new("", format!("an element cannot be taken out ({word})"))
+            });
         }
     }
     Ok(())
@@ -71,9 +74,9 @@ fn delete(layers: &mut Layers, tree: &Value, there: Option<&Value>, word: &Overr
 
 /// The outermost list on the way to `key`, and the rest of the key.
 fn list_above<'k>(tree: &Value, key: &'k str) -> Option<(&'k str, &'k str)> {
-    key.match_indices('.').map(|(i, _)| (&key[..i], &key[i + 1..])).find(|(prefix, _)| {
-        matches!(tree.at(prefix), Some(Value { kind: Kind::List(_), .. }))
-    })
+    key.match_indices('.')
+        .map(|(i, _)| (&key[..i], &key[i + 1..]))
+        .find(|(prefix, _)| matches!(tree.at(prefix), Some(Value { kind: Kind::List(_), .. })))
 }
 
 /// The list with one element changed.

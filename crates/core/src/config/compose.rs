@@ -59,7 +59,10 @@ pub(crate) fn compose(search: &SearchPath, primary: &str, groups: &[&Override]) 
     }
     expander.strict = true;
     expander.pass(primary);
-    expander.unused(primary);
+    // A file that cannot be read names no groups.
+    if expander.problems.iter().all(|p| !p.key.is_empty()) {
+        expander.unused(primary);
+    }
     if expander.problems.is_empty() { Ok(expander.result) } else { Err(expander.problems) }
 }
 
@@ -71,8 +74,14 @@ fn chosen(word: &Override) -> Result<Option<Choice>, Problem> {
             Kind::Null => return Ok(Some(Choice::Null)),
             Kind::Str(text) => text.clone(),
             Kind::Map(_) | Kind::List(_) => {
-                let hint = format!("`{}` is a group of files; to change one of its values write {}.KEY=VALUE", word.key, word.key);
-                return Err(Problem { hint: Some(hint), ..Problem::new(&word.key, format!("one option is needed, got {value} ({word})")) });
+                let hint = format!(
+                    "`{}` is a group of files; to change one of its values write {}.KEY=VALUE",
+                    word.key, word.key
+                );
+                return Err(Problem {
+                    hint: Some(hint),
+                    ..Problem::new(&word.key, format!("one option is needed, got {value} ({word})"))
+                });
             }
             _ => word.text.trim().to_owned(),
         },
@@ -80,6 +89,9 @@ fn chosen(word: &Override) -> Result<Option<Choice>, Problem> {
     };
     Ok(Some(Choice::Option(text.strip_suffix(".yaml").unwrap_or(&text).to_owned())))
 }
+
+/// Body, defaults list, `@package` of a file.
+type FileParts = (Value, Option<Vec<Entry>>, Option<String>);
 
 struct Expander<'a> {
     search: &'a SearchPath,
@@ -133,11 +145,12 @@ impl<'a> Expander<'a> {
             return;
         };
         if stack.iter().any(|s| s == relative) {
-            let message = format!("{name}: the defaults lists go round in a circle: {} → {relative}", stack.join(" → "));
+            let message =
+                format!("{name}: the defaults lists go round in a circle: {} → {relative}", stack.join(" → "));
             self.problems.push(Problem::new("", message));
             return;
         }
-        let read = || -> Result<(Value, Option<Vec<Entry>>, Option<String>), Problem> {
+        let read = || -> Result<FileParts, Problem> {
             let text = std::fs::read_to_string(&path)
                 .map_err(|e| Problem::new("", format!("{name}: cannot read the file: {e}")))?;
             let mut body = super::yaml::parse(&text, &name)?;
@@ -304,7 +317,14 @@ impl<'a> Expander<'a> {
                 }
                 None => {
                     let package = word.package.clone();
-                    self.group(&format!("/{}", word.key), package.as_deref(), choice, false, ("", ""), &mut vec![primary.into()]);
+                    self.group(
+                        &format!("/{}", word.key),
+                        package.as_deref(),
+                        choice,
+                        false,
+                        ("", ""),
+                        &mut vec![primary.into()],
+                    );
                 }
             }
         }
@@ -322,9 +342,13 @@ impl<'a> Expander<'a> {
                 (Op::Set | Op::Delete, None) => {
                     let same_group = listed.iter().find(|t| t.split('@').next() == Some(&word.key));
                     let hint = match (same_group, word.op) {
-                        (Some(other), Op::Set) => format!("did you mean `{other}={}`? to add it write +{}", word.text, word.word),
+                        (Some(other), Op::Set) => {
+                            format!("did you mean `{other}={}`? to add it write +{}", word.text, word.word)
+                        }
                         (Some(other), _) => format!("did you mean `~{other}`?"),
-                        (None, Op::Set) => format!("to add it write +{}; in the list: {}", word.word, listed.join(", ")),
+                        (None, Op::Set) => {
+                            format!("to add it write +{}; in the list: {}", word.word, listed.join(", "))
+                        }
                         (None, _) => format!("in the list: {}", listed.join(", ")),
                     };
                     let message = format!("is not in the defaults list of {name} ({word})");
@@ -346,7 +370,9 @@ impl<'a> Expander<'a> {
         for (target, (_, file)) in overrides {
             let hint = suggest::did_you_mean(target, listed.iter().map(String::as_str));
             self.problems.push(Problem {
-                hint: hint.or_else(|| Some(format!("in the list: {}; without `override` the entry is added", listed.join(", ")))),
+                hint: hint.or_else(|| {
+                    Some(format!("in the list: {}; without `override` the entry is added", listed.join(", ")))
+                }),
                 ..Problem::new(target, format!("`override` in {file} finds no such entry in the defaults list"))
             });
         }

@@ -69,7 +69,10 @@ impl<'a> Node<'a> {
             Some(Kind::Int(_) | Kind::Float(_) | Kind::Bool(_)) => {
                 let value = self.value.map(Value::to_string).unwrap_or_default();
                 let key = &self.path;
-                self.wrong(wanted, Some(format!("text in quotes: {key}='\"{value}\"' on the command line, \"{value}\" in YAML")));
+                self.wrong(
+                    wanted,
+                    Some(format!("text in quotes: {key}='\"{value}\"' on the command line, \"{value}\" in YAML")),
+                );
             }
             Some(_) => self.wrong(wanted, None),
             None => {}
@@ -174,7 +177,11 @@ impl<'de, 'a> Deserializer<'de> for Node<'a> {
         self.deserialize_unit(visitor)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(mut self, name: &'static str, visitor: V) -> Result<V::Value, Failure> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        mut self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Failure> {
         if name == tagged::MAGIC {
             self.tagged = true;
             return visitor.visit_some(self);
@@ -185,7 +192,8 @@ impl<'de, 'a> Deserializer<'de> for Node<'a> {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
         let items = self.list("a list").unwrap_or_default();
-        let elements = Elements { items: items.iter(), path: &self.path, index: 0, recorder: self.recorder, stand_ins: 0 };
+        let elements =
+            Elements { items: items.iter(), path: &self.path, index: 0, recorder: self.recorder, stand_ins: 0 };
         visitor.visit_seq(elements).map_err(|e| e.at(&self.path))
     }
 
@@ -204,7 +212,12 @@ impl<'de, 'a> Deserializer<'de> for Node<'a> {
         visitor.visit_seq(elements).map_err(|e| e.at(&self.path))
     }
 
-    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, len: usize, visitor: V) -> Result<V::Value, Failure> {
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, Failure> {
         self.deserialize_tuple(len, visitor)
     }
 

@@ -83,7 +83,12 @@ fn entry(item: &Value, name: &str) -> Result<Entry, Problem> {
         Kind::Str(text) if text == "???" => Choice::Missing,
         Kind::Str(text) => Choice::Option(text.strip_suffix(".yaml").unwrap_or(text).to_owned()),
         Kind::Int(_) | Kind::Bool(_) => Choice::Option(option.to_string()),
-        _ => return Err(bad(format!("`{key}` must name one option, got {option}"), "several options of one group: use group@package")),
+        _ => {
+            return Err(bad(
+                format!("`{key}` must name one option, got {option}"),
+                "several options of one group: use group@package",
+            ));
+        }
     };
     match words[..] {
         [] => Ok(Entry::Group { group, package, option, optional: false }),
@@ -92,7 +97,10 @@ fn entry(item: &Value, name: &str) -> Result<Entry, Problem> {
         _ => {
             let unknown = words.iter().find(|w| !matches!(**w, "optional" | "override")).unwrap_or(&words[0]);
             let hint = super::suggest::did_you_mean(unknown, ["optional", "override"]);
-            Err(bad(format!("unknown keyword `{unknown}` in `{key}`"), &hint.unwrap_or("there are `optional` and `override`".into())))
+            Err(bad(
+                format!("unknown keyword `{unknown}` in `{key}`"),
+                &hint.unwrap_or("there are `optional` and `override`".into()),
+            ))
         }
     }
 }

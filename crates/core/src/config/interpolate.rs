@@ -100,7 +100,8 @@ impl Resolver<'_> {
                 rest = &rest[at + 2..];
                 continue;
             }
-            let inside = balanced(&rest[at + 2..]).ok_or_else(|| Some((format!("`${{` is not closed in {text:?}"), None)))?;
+            let inside =
+                balanced(&rest[at + 2..]).ok_or_else(|| Some((format!("`${{` is not closed in {text:?}"), None)))?;
             let after = &rest[at + 2 + inside.len() + 1..];
             let value = self.reference(inside, path)?;
             if out.is_empty() && before.is_empty() && after.is_empty() {

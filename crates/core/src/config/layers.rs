@@ -58,26 +58,24 @@ impl Layers {
         let mut tree = self.tree();
         tree.remove(path);
         self.figment = Figment::new();
-        let mut by_origin: Vec<(Arc<str>, Vec<(String, Value)>)> = Vec::new();
+        let mut by_origin: Vec<(Arc<str>, Value)> = Vec::new();
         tree.leaves("", &mut |path, leaf| {
             let origin = leaf.origin.clone().unwrap_or_else(|| "default".into());
-            match by_origin.iter_mut().find(|(o, _)| *o == origin) {
-                Some((_, leaves)) => leaves.push((path.to_owned(), leaf.clone())),
-                None => by_origin.push((origin, vec![(path.to_owned(), leaf.clone())])),
-            }
+            let i = by_origin.iter().position(|(o, _)| *o == origin).unwrap_or_else(|| {
+                by_origin.push((origin, Value::map()));
+                by_origin.len() - 1
+            });
+            insert(&mut by_origin[i].1, path, leaf.clone());
         });
-        for (origin, leaves) in by_origin {
-            let mut layer = Value::map();
-            for (path, leaf) in leaves {
-                insert(&mut layer, &path, leaf);
-            }
+        for (origin, layer) in by_origin {
             self.merge(&origin, &layer);
         }
     }
 
     /// Everything merged, in the order first written.
     pub(crate) fn tree(&self) -> Value {
-        let data = self.figment.data().ok().and_then(|mut profiles| profiles.remove(&Profile::Default)).unwrap_or_default();
+        let data =
+            self.figment.data().ok().and_then(|mut profiles| profiles.remove(&Profile::Default)).unwrap_or_default();
         let mut names = HashMap::new();
         self.map(data, "", &mut names)
     }

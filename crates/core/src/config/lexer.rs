@@ -150,7 +150,9 @@ impl Lexer {
     fn end(&mut self) -> Result<(), LexError> {
         match self.peek() {
             None => Ok(()),
-            Some(c) => self.fail(format!("`{c}` cannot stand here"), Some(&format!("write \\{c} or put the text in quotes"))),
+            Some(c) => {
+                self.fail(format!("`{c}` cannot stand here"), Some(&format!("write \\{c} or put the text in quotes")))
+            }
         }
     }
 
@@ -327,7 +329,10 @@ impl Lexer {
     fn function(mut self, name: &str) -> Result<Parsed, LexError> {
         if !matches!(name, "choice" | "range" | "glob") {
             let message = not_offered(name).unwrap_or_else(|| format!("there is no function `{name}`"));
-            return self.fail(message, Some("there are choice(a,b), range(start,stop,step) and glob(pattern); for text use quotes"));
+            return self.fail(
+                message,
+                Some("there are choice(a,b), range(start,stop,step) and glob(pattern); for text use quotes"),
+            );
         }
         let start = self.at;
         self.at += name.len() + 1;

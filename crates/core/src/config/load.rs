@@ -84,7 +84,8 @@ pub fn parse_words(words: &[String]) -> Result<Vec<Override>, Report> {
 pub fn compose(request: &Request<'_>) -> Result<Composed, Report> {
     let words = parse_words(request.words)?;
     let mut problems: Vec<Problem> = words.iter().filter_map(|w| lone_sweep(w, request.search)).collect();
-    let (groups, values): (Vec<&Override>, Vec<&Override>) = words.iter().partition(|w| request.search.is_group(&w.key));
+    let (groups, values): (Vec<&Override>, Vec<&Override>) =
+        words.iter().partition(|w| request.search.is_group(&w.key));
     for word in &values {
         if word.key.contains('/') || word.package.is_some() {
             let known: Vec<String> = request.search.groups().into_iter().map(|(g, _)| g).collect();
@@ -105,8 +106,8 @@ pub fn compose(request: &Request<'_>) -> Result<Composed, Report> {
     let mut layers = Layers::default();
     let composition = match request.base {
         None => {
-            let composition = compose::compose(request.search, request.primary, &groups)
-                .map_err(|problems| Report { problems })?;
+            let composition =
+                compose::compose(request.search, request.primary, &groups).map_err(|problems| Report { problems })?;
             for layer in &composition.layers {
                 layers.merge(&layer.name, &layer.body.clone().wrap(&layer.package));
             }
@@ -169,7 +170,8 @@ fn from_run(
         Ok(composition) => composition,
         Err(problems) => {
             // Other groups may be unchosen in the primary file; the saved run has them.
-            let (ours, others): (Vec<_>, Vec<_>) = problems.into_iter().partition(|p| p.key.is_empty() || targets.contains(&p.key));
+            let (ours, others): (Vec<_>, Vec<_>) =
+                problems.into_iter().partition(|p| p.key.is_empty() || targets.contains(&p.key));
             let hint = others.first().and_then(|p| p.hint.clone());
             let problems = if ours.is_empty() { others } else { ours };
             return Err(Report { problems }).map_err(|mut r: Report| {
@@ -186,7 +188,8 @@ fn from_run(
     }
     composition.layers.retain(|l| l.target.as_ref().is_some_and(|t| targets.iter().any(|g| inside(g, t))));
     composition.choices.retain(|(t, _)| targets.iter().any(|g| inside(g, t)));
-    let packages: Vec<String> = composition.layers.iter().map(|l| l.package.clone()).filter(|p| !p.is_empty()).collect();
+    let packages: Vec<String> =
+        composition.layers.iter().map(|l| l.package.clone()).filter(|p| !p.is_empty()).collect();
     for package in packages {
         layers.remove(&package);
     }
@@ -208,7 +211,11 @@ fn not_resumable(word: &Override, resumable: &[&str], run: &Path) -> Option<Prob
     }
     let may = if resumable.is_empty() { "nothing".to_owned() } else { resumable.join(", ") };
     Some(Problem {
-        hint: Some(format!("--resume may change {may}; to start anew with changes write --from {} {}", run.display(), word.word)),
+        hint: Some(format!(
+            "--resume may change {may}; to start anew with changes write --from {} {}",
+            run.display(),
+            word.word
+        )),
         ..Problem::new("", format!("`{}` cannot change when a run is continued ({word})", word.key))
     })
 }
@@ -226,7 +233,10 @@ fn lone_sweep(word: &Override, search: &SearchPath) -> Option<Problem> {
     } else {
         "to sweep add -m".to_owned()
     };
-    Some(Problem { hint: Some(hint), ..Problem::new("", format!("`{}` is a sweep, but this is a single run", word.word)) })
+    Some(Problem {
+        hint: Some(hint),
+        ..Problem::new("", format!("`{}` is a sweep, but this is a single run", word.word))
+    })
 }
 
 /// D9: a key given twice.

@@ -159,11 +159,20 @@ where
     let mut count = 0;
     let mut check = |words: Vec<String>| -> Option<Composed> {
         let context = Context { now: chrono::Local::now(), env: &|name| std::env::var(name).ok() };
-        let request =
-            Request { app: primary, examples: &[], primary, search, words: &words, base: None, forced: Vec::new(), context };
+        let request = Request {
+            app: primary,
+            examples: &[],
+            primary,
+            search,
+            words: &words,
+            base: None,
+            forced: Vec::new(),
+            context,
+        };
         count += 1;
         let result = compose(&request).and_then(|composed| typed::<C>(&composed).map(|config| (composed, config)));
-        let mut fail = |message: String| problems.push(Problem::new("", format!("{primary} {}: {message}", words.join(" "))));
+        let mut fail =
+            |message: String| problems.push(Problem::new("", format!("{primary} {}: {message}", words.join(" "))));
         match result {
             Ok((composed, config)) => {
                 if let Err(message) = reloads(&config) {
@@ -187,7 +196,8 @@ where
         }
         let experiments = search.options("experiment");
         for option in experiments {
-            let file = search.file(&format!("experiment/{option}")).and_then(|(path, _)| std::fs::read_to_string(path).ok());
+            let file =
+                search.file(&format!("experiment/{option}")).and_then(|(path, _)| std::fs::read_to_string(path).ok());
             // An experiment says for which binary it is: `# app: run-distill`.
             if file.is_some_and(|text| text.lines().any(|l| l.trim() == format!("# app: {primary}"))) {
                 check(words_of(Some(format!("+experiment={option}"))));
@@ -206,5 +216,9 @@ pub fn reloads<C: Serialize + DeserializeOwned>(config: &C) -> Result<(), String
     let tree = yaml::parse(&text, "config.yaml").map_err(|p| p.to_string())?;
     let again: C = extract::strict(&tree).map_err(|m| format!("the saved configuration does not read back: {m}"))?;
     let second = to_yaml(&again).map_err(|e| e.to_string())?;
-    if second == text { Ok(()) } else { Err(format!("the saved configuration changes when read back:\n{text}\n---\n{second}")) }
+    if second == text {
+        Ok(())
+    } else {
+        Err(format!("the saved configuration changes when read back:\n{text}\n---\n{second}"))
+    }
 }

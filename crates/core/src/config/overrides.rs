@@ -96,7 +96,9 @@ pub fn parse(word: &str, number: usize) -> Result<Override, Problem> {
             ..Problem::new("", format!("`{word}` is not an override: there is no `=` (override {number})"))
         });
     }
-    if let Some(message) = bad_key(key).or_else(|| parsed.package.as_deref().filter(|p| !p.is_empty()).and_then(bad_key)) {
+    if let Some(message) =
+        bad_key(key).or_else(|| parsed.package.as_deref().filter(|p| !p.is_empty()).and_then(bad_key))
+    {
         return Err(parsed.problem(message, Some("a key is names with dots between, such as train.epochs".into())));
     }
     if let Some(text) = text {
@@ -146,8 +148,5 @@ fn foreign(word: &Override) -> Option<Problem> {
         "verbose" => "remove it: everything is in run.log".into(),
         _ => "remove it; --help lists the flags and keys".into(),
     };
-    Some(Problem {
-        hint: Some(hint),
-        ..Problem::new("", format!("there are no `hydra.*` keys here ({word})"))
-    })
+    Some(Problem { hint: Some(hint), ..Problem::new("", format!("there are no `hydra.*` keys here ({word})")) })
 }

@@ -38,13 +38,17 @@ impl SearchPath {
         if let Some(named) = env::var_os("ANYO_CONF").filter(|v| !v.is_empty()).map(PathBuf::from) {
             if !holds(&named) && !dirs.iter().any(|d| holds(d)) {
                 let message = format!("ANYO_CONF={} holds no {file}", named.display());
-                return Err(Problem { hint: Some("unset ANYO_CONF or let it name the conf folder".into()), ..Problem::new("", message) });
+                return Err(Problem {
+                    hint: Some("unset ANYO_CONF or let it name the conf folder".into()),
+                    ..Problem::new("", message)
+                });
             }
             dirs.push(named);
             return Ok(Self::new(dirs));
         }
         let exe = env::current_exe().unwrap_or_default();
-        let found = [cwd, &exe].into_iter().flat_map(Path::ancestors).map(|dir| dir.join("conf")).find(|dir| holds(dir));
+        let found =
+            [cwd, &exe].into_iter().flat_map(Path::ancestors).map(|dir| dir.join("conf")).find(|dir| holds(dir));
         match found {
             Some(dir) => dirs.push(dir.strip_prefix(cwd).map_or(dir.clone(), Path::to_owned)),
             None if dirs.iter().any(|d| holds(d)) => {}
@@ -106,7 +110,11 @@ impl SearchPath {
 
 /// `/abs/project/conf` is shown as `conf`, anything else as given.
 fn shown(dir: &Path) -> String {
-    if dir.is_absolute() && dir.file_name().is_some_and(|n| n == "conf") { "conf".into() } else { dir.display().to_string() }
+    if dir.is_absolute() && dir.file_name().is_some_and(|n| n == "conf") {
+        "conf".into()
+    } else {
+        dir.display().to_string()
+    }
 }
 
 fn options_of(dir: &Path) -> Vec<String> {

@@ -27,7 +27,9 @@ pub fn typed<C: DeserializeOwned + Check>(composed: &Composed) -> Result<C, Repo
     problems.extend(range_problems(&extracted, composed));
     match extracted.value {
         Some(config) if problems.is_empty() => Ok(config),
-        None if problems.is_empty() => Err(Report { problems: vec![Problem::new("", "the configuration cannot be read")] }),
+        None if problems.is_empty() => {
+            Err(Report { problems: vec![Problem::new("", "the configuration cannot be read")] })
+        }
         _ => Err(Report { problems }),
     }
 }
@@ -40,7 +42,9 @@ fn found_problems<C>(extracted: &Extracted<C>, composed: &Composed) -> Vec<Probl
     let mut told = BTreeSet::new();
     for found in &extracted.found {
         // A reference that could not be resolved has been reported under its key.
-        if composed.problems.iter().any(|p| p.key == found.key && !p.key.is_empty()) || composed.missing.contains(&found.key) {
+        if composed.problems.iter().any(|p| p.key == found.key && !p.key.is_empty())
+            || composed.missing.contains(&found.key)
+        {
             continue;
         }
         problems.push(match &found.what {
@@ -84,8 +88,11 @@ fn unknown(found: &Found, composed: &Composed, known: &BTreeSet<String>, told: &
     let hint = suggest::did_you_mean(&key, known.iter().map(String::as_str).chain(groups)).or_else(|| {
         let parent = found.key.rsplit_once('.').map_or("", |(parent, _)| parent);
         let prefix = if parent.is_empty() { String::new() } else { format!("{parent}.") };
-        let names: Vec<&str> =
-            known.iter().filter_map(|k| k.strip_prefix(&prefix)).filter(|k| !k.contains('.') && !k.is_empty()).collect();
+        let names: Vec<&str> = known
+            .iter()
+            .filter_map(|k| k.strip_prefix(&prefix))
+            .filter(|k| !k.contains('.') && !k.is_empty())
+            .collect();
         let place = if parent.is_empty() { "keys".to_owned() } else { format!("keys of `{parent}`") };
         (!names.is_empty()).then(|| format!("{place}: {}", names.join(", ")))
     });

@@ -29,7 +29,8 @@ pub fn parse(text: &str, name: &str) -> Result<Value, Problem> {
 /// # Errors
 /// Also that the file cannot be read.
 pub fn read(path: &Path, name: &str) -> Result<Value, Problem> {
-    let text = std::fs::read_to_string(path).map_err(|e| Problem::new("", format!("{name}: cannot read the file: {e}")))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|e| Problem::new("", format!("{name}: cannot read the file: {e}")))?;
     parse(&text, name)
 }
 
@@ -53,7 +54,7 @@ fn syntax(error: &serde_yaml::Error, name: &str) -> Problem {
     let text = text.split(" at line ").next().unwrap_or(&text);
     let hint = if text.contains("duplicate entry") {
         Some("each key stands once in a file".to_owned())
-    } else if text.contains("cannot start any token") || text.contains("alias") || text.contains("tag") {
+    } else if text.contains("cannot start any token") || text.contains("anchor") || text.contains("tag") {
         Some("text that starts with * & ! % @ or ` needs quotes".to_owned())
     } else {
         None
@@ -114,7 +115,8 @@ pub(crate) fn inline(value: &Value) -> String {
         Kind::Str(s) => inline_text(s),
         Kind::List(items) => format!("[{}]", items.iter().map(inline).collect::<Vec<_>>().join(", ")),
         Kind::Map(entries) => {
-            let entries: Vec<String> = entries.iter().map(|(k, v)| format!("{}: {}", inline_text(k), inline(v))).collect();
+            let entries: Vec<String> =
+                entries.iter().map(|(k, v)| format!("{}: {}", inline_text(k), inline(v))).collect();
             format!("{{{}}}", entries.join(", "))
         }
     }

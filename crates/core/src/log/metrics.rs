@@ -78,7 +78,9 @@ impl Metrics {
     /// TensorBoard would show both the old and the new points of a resumed run, so its file is made anew.
     fn rebuild_events(&mut self, lines: impl Iterator<Item = Map<String, Value>>) -> Result<()> {
         if let Ok(entries) = fs::read_dir(&self.tensorboard) {
-            for entry in entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with("events.out.tfevents.")) {
+            for entry in
+                entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with("events.out.tfevents."))
+            {
                 fs::remove_file(entry.path()).map_err(Error::io(entry.path(), "replace the TensorBoard file"))?;
             }
         }

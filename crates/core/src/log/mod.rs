@@ -2,6 +2,8 @@
 
 mod console;
 mod metrics;
+#[cfg(test)]
+mod metrics_tests;
 mod progress;
 mod tensorboard;
 

@@ -17,19 +17,19 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::record::Record;
+pub(crate) use self::{
+    folder::create_exactly,
+    record::{git, host, read as read_record, toolchain},
+};
 pub use self::{
     folder::{create, write_atomic},
     resolve::resolve_run,
 };
-pub(crate) use self::{
-    folder::create_exactly,
-    record::{git, host, read as read_record, toolchain},
-    resolve::resolve_in,
-};
-use self::record::Record;
 use crate::{
-    Error, Result, signal,
+    Error, Result,
     log::{Console, Metrics, Progress},
+    signal,
 };
 
 /// The `run:` part of every configuration: where a run writes, not what it computes.

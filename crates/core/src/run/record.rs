@@ -50,7 +50,8 @@ pub(crate) fn read(path: &Path) -> Option<Map<String, Value>> {
 /// Commit and dirty flag of the repository that holds `dir`; `null` outside one.
 pub(crate) fn git(dir: &Path) -> Value {
     let git = |arguments: &[&str]| -> Option<String> {
-        let output = Command::new("git").arg("-C").arg(dir).args(arguments).env("GIT_OPTIONAL_LOCKS", "0").output().ok()?;
+        let output =
+            Command::new("git").arg("-C").arg(dir).args(arguments).env("GIT_OPTIONAL_LOCKS", "0").output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     match git(&["rev-parse", "HEAD"]) {
@@ -76,5 +77,37 @@ pub(crate) fn toolchain() -> String {
     match option_env!("ANYO_RUSTC") {
         Some(version) => version.to_owned(),
         None => format!("rustc {} or later", env!("CARGO_PKG_RUST_VERSION")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn git_tells_commit_and_dirty() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |arguments: &[&str]| {
+            let identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"];
+            Command::new("git")
+                .arg("-C")
+                .arg(dir.path())
+                .args(identity)
+                .args(arguments)
+                .output()
+                .is_ok_and(|o| o.status.success())
+        };
+        if !run(&["init", "-q"]) {
+            eprintln!("skipped: git is not installed");
+            return;
+        }
+        std::fs::write(dir.path().join("a"), "1").unwrap();
+        assert!(run(&["add", "a"]) && run(&["commit", "-q", "-m", "x"]));
+        let clean = git(dir.path());
+        assert_eq!(clean["commit"].as_str().unwrap().len(), 40);
+        assert_eq!(clean["dirty"], json!(false));
+        std::fs::write(dir.path().join("a"), "2").unwrap();
+        assert_eq!(git(dir.path())["dirty"], json!(true));
+        assert_eq!(git(Path::new("/")), Value::Null);
     }
 }

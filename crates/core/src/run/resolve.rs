@@ -16,10 +16,13 @@ pub fn resolve_run(run: impl AsRef<Path>, app: &str) -> Result<PathBuf> {
     resolve_in(Path::new("result"), run.as_ref(), app)
 }
 
-pub(crate) fn resolve_in(results: &Path, run: &Path, app: &str) -> Result<PathBuf> {
+fn resolve_in(results: &Path, run: &Path, app: &str) -> Result<PathBuf> {
     if run == Path::new("latest") {
         return latest(results, app).ok_or_else(|| {
-            fail(format!("latest: there is no run of {app} under {}/", results.display()), format!("make one with {app}, or give a path"))
+            fail(
+                format!("latest: there is no run of {app} under {}/", results.display()),
+                format!("make one with {app}, or give a path"),
+            )
         });
     }
     let shown = run.display();
@@ -34,7 +37,10 @@ pub(crate) fn resolve_in(results: &Path, run: &Path, app: &str) -> Result<PathBu
         return Err(fail(format!("{shown} is a sweep, not a run"), format!("name one of its jobs, such as {shown}/0")));
     }
     if !run.join("config.yaml").is_file() {
-        return Err(fail(format!("{shown} is no run folder: it holds no config.yaml"), "name a folder result/result_…".into()));
+        return Err(fail(
+            format!("{shown} is no run folder: it holds no config.yaml"),
+            "name a folder result/result_…".into(),
+        ));
     }
     let made_by = record::read(&run.join("run.yaml")).and_then(|r| Some(r.get("app")?.as_str()?.to_owned()));
     match made_by {
@@ -68,4 +74,52 @@ fn latest(results: &Path, app: &str) -> Option<PathBuf> {
 fn folders(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(dir: &Path, app: &str, started: &str) {
+        fs::create_dir_all(dir).unwrap();
+        fs::write(dir.join("config.yaml"), "seed: 1\n").unwrap();
+        fs::write(dir.join("run.yaml"), format!("app: {app}\nstarted: {started}\n")).unwrap();
+    }
+
+    #[test]
+    fn latest_is_the_newest_of_the_app_also_inside_sweeps() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        assert!(
+            resolve_in(dir.path(), Path::new("latest"), "run-x").unwrap_err().to_string().contains("no run of run-x")
+        );
+        run(&at("result_1"), "run-x", "2026-01-01T00:00:00+00:00");
+        run(&at("result_2"), "run-x", "2026-01-02T00:00:00+00:00");
+        run(&at("result_3"), "run-y", "2026-01-03T00:00:00+00:00");
+        assert_eq!(resolve_in(dir.path(), Path::new("latest"), "run-x").unwrap(), at("result_2"));
+        run(&at("sweep/0"), "run-x", "2026-01-04T00:00:00+00:00");
+        fs::write(at("sweep/sweep.yaml"), "").unwrap();
+        assert_eq!(resolve_in(dir.path(), Path::new("latest"), "run-x").unwrap(), at("sweep/0"));
+        assert_eq!(resolve_in(dir.path(), &at("result_1"), "run-x").unwrap(), at("result_1"));
+    }
+
+    #[test]
+    fn a_wrong_run_says_what_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        run(&at("a"), "run-y", "2026-01-01T00:00:00+00:00");
+        fs::create_dir_all(at("empty")).unwrap();
+        fs::create_dir_all(at("sweep")).unwrap();
+        fs::write(at("sweep/sweep.yaml"), "").unwrap();
+        for (name, wanted) in [
+            ("none", "there is no such run folder"),
+            ("empty", "is no run folder: it holds no config.yaml"),
+            ("sweep", "is a sweep, not a run"),
+            ("a", "is a run of run-y, not of run-x"),
+        ] {
+            let error = resolve_in(dir.path(), &at(name), "run-x").unwrap_err();
+            assert!(error.to_string().contains(wanted), "{error}");
+            assert!(error.hint().is_some());
+        }
+    }
 }

@@ -41,7 +41,13 @@ pub(crate) struct Outcome {
 }
 
 /// Runs one job in `dir` and waits for it; a stop is passed on once, so that the job can save its work.
-pub(crate) fn run(session: &Session<'_>, base: Option<&Path>, words: &[String], dir: &Path, stop: &AtomicBool) -> Status {
+pub(crate) fn run(
+    session: &Session<'_>,
+    base: Option<&Path>,
+    words: &[String],
+    dir: &Path,
+    stop: &AtomicBool,
+) -> Status {
     let ended = spawn(session, base, words, dir).and_then(|mut child| wait(&mut child, stop));
     let status = match ended {
         Ok(status) => status,

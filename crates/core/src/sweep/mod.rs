@@ -69,7 +69,12 @@ where
 }
 
 /// C15: a bad key stops everything before job 0. A problem that all jobs share is told once.
-fn compose_all<C>(session: &Session<'_>, search: &SearchPath, plan: &Plan, base: Option<&Path>) -> Result<std::path::PathBuf>
+fn compose_all<C>(
+    session: &Session<'_>,
+    search: &SearchPath,
+    plan: &Plan,
+    base: Option<&Path>,
+) -> Result<std::path::PathBuf>
 where
     C: Serialize + DeserializeOwned + Check,
 {
@@ -116,7 +121,8 @@ where
 
 fn write_plan(session: &Session<'_>, plan: &Plan, dir: &Path) -> Result<()> {
     let cwd = std::env::current_dir().unwrap_or_default();
-    let jobs: Vec<_> = plan.jobs.iter().enumerate().map(|(n, job)| json!({ "job": n, "overrides": job.words })).collect();
+    let jobs: Vec<_> =
+        plan.jobs.iter().enumerate().map(|(n, job)| json!({ "job": n, "overrides": job.words })).collect();
     let record = json!({
         "app": session.app.name,
         "command": session.argv,
@@ -147,7 +153,9 @@ fn close(console: &Console, plan: &Plan, outcomes: &[Outcome], dir: &Path) {
     let mut text = match (failed.len(), left) {
         (0, 0) => format!("sweep: {total} jobs done, results in {shown}"),
         (f, 0) => format!("sweep: {f} of {total} jobs failed, results in {shown}"),
-        (f, left) => format!("sweep: interrupted; {f} of {total} jobs failed or stopped, {left} not run, results in {shown}"),
+        (f, left) => {
+            format!("sweep: interrupted; {f} of {total} jobs failed or stopped, {left} not run, results in {shown}")
+        }
     };
     let words: Vec<String> = failed.iter().map(|(n, _)| plan.swept_words(*n)).collect();
     let width = words.iter().map(|w| w.chars().count()).max().unwrap_or(0);

@@ -33,7 +33,9 @@ pub(super) fn write_csv(dir: &Path, plan: &Plan, outcomes: &[Outcome]) -> Result
         row.extend(plan.jobs[n].values.iter().cloned());
         row.push(outcome.status.name().to_owned());
         row.push(format!("{:.1}", outcome.seconds));
-        let cell = |column: &&str| numbers.iter().find(|(name, _)| name == column).map_or(String::new(), |(_, x)| x.to_string());
+        let cell = |column: &&str| {
+            numbers.iter().find(|(name, _)| name == column).map_or(String::new(), |(_, x)| x.to_string())
+        };
         row.extend(columns.iter().map(cell));
         text += &csv_row(&row);
     }
@@ -149,7 +151,8 @@ mod tests {
 
     #[test]
     fn numbers_are_flattened() {
-        let json = serde_json::json!({"ndcg@10": 0.5, "ndcg@10_ci": [0.4, 0.6], "protocol": "full", "by": {"short": 1}});
+        let json =
+            serde_json::json!({"ndcg@10": 0.5, "ndcg@10_ci": [0.4, 0.6], "protocol": "full", "by": {"short": 1}});
         let mut numbers = Vec::new();
         flatten("test", &json, &mut numbers);
         let names: Vec<&str> = numbers.iter().map(|(n, _)| n.as_str()).collect();
