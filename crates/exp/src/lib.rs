@@ -1,3 +1,4 @@
 //! Composition root: nothing but the binaries and their integration tests.
 
+pub mod bench_student;
 pub mod doctor;

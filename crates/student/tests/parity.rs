@@ -1,4 +1,5 @@
 //! The students and their losses against PyTorch (`fixtures/models/make.py`) and against released weights.
+#![allow(clippy::unwrap_used, reason = "tests: helpers outside of #[test] functions too")]
 
 mod support;
 
