@@ -218,12 +218,13 @@ impl<'a> Trainer<'a> {
                 if watch.stop_requested() {
                     return Err(self.interrupted());
                 }
-                if due.is_due(self.state.step, Instant::now()) {
-                    self.save()?;
-                    due.saved(self.state.step, Instant::now());
+                // At the end of an epoch the checkpoint comes after the validation, which a resumed run must not repeat.
+                if self.state.step_in_epoch < steps {
+                    self.save_when_due(&mut due)?;
                 }
             }
             self.end_epoch(watch)?;
+            self.save_when_due(&mut due)?;
             if watch.stop_requested() {
                 return Err(self.interrupted());
             }
@@ -357,6 +358,14 @@ impl<'a> Trainer<'a> {
         self.state.seconds = self.seconds();
         if let Some(checkpoints) = &mut self.checkpoints {
             checkpoints.save(self.state.step, &self.student.params, &self.optimizer, &self.state, false)?;
+        }
+        Ok(())
+    }
+
+    fn save_when_due(&mut self, due: &mut Due) -> Result<()> {
+        if due.is_due(self.state.step, Instant::now()) {
+            self.save()?;
+            due.saved(self.state.step, Instant::now());
         }
         Ok(())
     }
