@@ -2,3 +2,4 @@
 
 pub mod bench_student;
 pub mod doctor;
+pub mod recommend;
