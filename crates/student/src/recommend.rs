@@ -63,11 +63,11 @@ impl Loaded {
         if let Some(item) = scores.iter().position(|s| !s.is_finite()) {
             return Err(Error::Run { message: format!("the score of item {item} is {}", scores[item]), hint: None });
         }
-        let mut order: Vec<usize> =
-            (0..n_items).filter(|&i| keep_history || !history.contains(&(i as u32))).collect();
+        let mut order: Vec<usize> = (0..n_items).filter(|&i| keep_history || !history.contains(&(i as u32))).collect();
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
         let items = &self.dataset.items;
-        let pick = |&i: &usize| Recommendation { id: items[i].id.clone(), title: items[i].title.clone(), score: scores[i] };
+        let pick =
+            |&i: &usize| Recommendation { id: items[i].id.clone(), title: items[i].title.clone(), score: scores[i] };
         Ok(order.iter().take(k).map(pick).collect())
     }
 }
@@ -87,7 +87,11 @@ fn open_student(run: &Path, config: &BaselineRunConfig, dataset: &Dataset, devic
         let short = |hash: &str| hash.chars().take(12).collect::<String>();
         return Err(Error::Checkpoint {
             path,
-            message: format!("trained on items {}, the data set has items {}", short(trained_on), short(&dataset.items_hash)),
+            message: format!(
+                "trained on items {}, the data set has items {}",
+                short(trained_on),
+                short(&dataset.items_hash)
+            ),
             hint: Some("the data changed since the run; train again, or point data.root at the data of then".into()),
         });
     }

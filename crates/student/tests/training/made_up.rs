@@ -107,8 +107,11 @@ pub(crate) fn eval_config() -> EvalConfig {
     }
 }
 
+/// Label, `name` of the configuration, and what differs from [`neural`]'s.
+pub(crate) type Named = (&'static str, &'static str, Vec<(&'static str, Value)>);
+
 /// The students under test: the classic and the modern SASRec, and the three small models.
-pub(crate) fn students() -> Vec<(&'static str, &'static str, Vec<(&'static str, Value)>)> {
+pub(crate) fn students() -> Vec<Named> {
     let modern = vec![
         ("norm", "pre".into()),
         ("ffn", "swiglu".into()),

@@ -168,7 +168,8 @@ fn a_damaged_newest_checkpoint_is_skipped_with_a_message() {
     let mut trial = trial(&[]);
     let whole = undisturbed(&trial);
     trial.train.checkpoint.every_steps = 5;
-    let damage: [(&str, fn(&Path)); 3] = [
+    type Harm = fn(&Path);
+    let damage: [(&str, Harm); 3] = [
         ("model.safetensors", |file| {
             let mut bytes = fs::read(file).unwrap();
             let middle = bytes.len() / 2;
