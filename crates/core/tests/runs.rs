@@ -90,7 +90,11 @@ fn mistakes_exit_with_2_and_make_nothing() {
         (&["--from", "latest"], "error: latest: there is no run of demo under result/\n"),
         (&["--config-name", "other"], "error: no conf/other.yaml in "),
         (&["--config-dir", "none"], "error: --config-dir none: there is no such folder\n"),
-        (&["-m", "seed=1,2", "--resume", "latest"], "error: "),
+        (
+            &["-m", "seed=1,2", "--resume", "latest"],
+            "error: the argument '--multirun' cannot be used with '--resume <RUN>'",
+        ),
+        (&["-m", "seed=1,2", "--cfg", "job"], "error: the argument '--multirun' cannot be used with '--cfg <WHAT>'"),
         (
             &["hydra.run.dir=x"],
             "error: there are no `hydra.*` keys here (override 1: `hydra.run.dir=x`)\n  hint: write run.dir=x\n",

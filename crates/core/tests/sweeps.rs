@@ -114,14 +114,15 @@ fn failures_do_not_stop_the_rest_and_are_told_twice() {
 #[test]
 fn two_sweeps_in_the_same_second_get_two_folders() {
     let demo = Demo::new();
-    let words = ["-m", "seed=1,2", "steps=1"];
+    // A name without the time, so that they collide whatever the clock does.
+    let words = ["-m", "seed=1,2", "steps=1", "run.dir=result/x"];
     let children: Vec<_> = (0..2).map(|_| demo.command(&words).spawn().unwrap()).collect();
     for child in children {
         let ended = said(child.wait_with_output().unwrap());
         assert_eq!(ended.code, Some(0), "{}", ended.err);
     }
     let results = demo.results();
-    assert_eq!(results.len(), 2, "{results:?}");
+    assert_eq!(results, ["x", "x-2"]);
     for result in results {
         assert_eq!(demo.read(&format!("result/{result}/summary.csv")).lines().count(), 3);
         assert!(demo.at(&format!("result/{result}/1/metrics/test.json")).exists());

@@ -117,7 +117,11 @@ fn command(app: &App) -> Command {
         .arg(flag("multirun").short('m').conflicts_with("resume"))
         .arg(flag("origin").requires("cfg"))
         .arg(value("package", "KEY").requires("cfg"))
-        .arg(value("cfg", "WHAT").value_parser(PossibleValuesParser::new(["job", "defaults", "run"])))
+        .arg(
+            value("cfg", "WHAT")
+                .value_parser(PossibleValuesParser::new(["job", "defaults", "run"]))
+                .conflicts_with("multirun"),
+        )
         .arg(value("info", "WHAT").value_parser(PossibleValuesParser::new(["defaults", "searchpath"])))
         .arg(value("config-name", "NAME"))
         .arg(path("config-dir", "DIR"))

@@ -108,7 +108,8 @@ fn describe(
     run.record_later("app", json!(session.app.name));
     run.record_later("version", json!(env!("CARGO_PKG_VERSION")));
     run.record_later("status", json!("running"));
-    run.record_later("started", json!(session.flags.now.to_rfc3339()));
+    // Not the time in `${now}`, which all jobs of a sweep share: `latest` sorts by this.
+    run.record_later("started", json!(right_now()));
     run.record_later("argv", json!(session.argv));
     run.record_later("cwd", json!(cwd));
     run.record_later("choices", choices.into());
@@ -129,7 +130,7 @@ fn reopen<C: Serialize>(session: &Session<'_>, composed: &Composed, config: &C, 
         write_atomic(&path.join("config.yaml"), to_yaml(config)?.as_bytes())?;
     }
     let words: Vec<&str> = composed.overrides.iter().map(|w| w.word.as_str()).collect();
-    let resumed = json!({ "at": session.flags.now.to_rfc3339(), "argv": session.argv, "overrides": words });
+    let resumed = json!({ "at": right_now(), "argv": session.argv, "overrides": words });
     run.record_push("resumed", resumed);
     run.record_later("status", json!("running"));
     run.record("pid", json!(std::process::id()))?;
@@ -167,6 +168,10 @@ fn finish(session: &Session<'_>, run: &mut Run, outcome: std::result::Result<Res
             guard::tell(&panic, Some(&run.path().join("run.log")))
         }
     }
+}
+
+fn right_now() -> String {
+    chrono::Local::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, false)
 }
 
 fn one_line(text: &str) -> String {

@@ -27,7 +27,7 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     best.filter(|(distance, _)| *distance <= limit.max(2)).map(|(_, candidate)| candidate.to_owned())
 }
 
-/// `did you mean X?` for [`nearest`].
+/// `did you mean X?` with the nearest candidate, if one is near enough.
 pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(word, candidates).map(|best| format!("did you mean `{best}`?"))
 }

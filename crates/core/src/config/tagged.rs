@@ -47,7 +47,7 @@ pub trait Tagged: Sized {
     /// Reads the other keys of the map as the variant `name`, which is one of [`Self::VARIANTS`].
     ///
     /// # Errors
-    /// What the variant's own `Deserialize` says; [`unit`] for a variant without keys.
+    /// What the variant's own `Deserialize` says; [`unit()`] for a variant without keys.
     fn decode<'de, D: Deserializer<'de>>(name: &str, body: D) -> Result<Self, D::Error>;
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::console::Console;
 
@@ -35,8 +35,11 @@ impl Progress {
     pub(crate) fn new(console: Console, len: u64, unit: &'static str) -> Self {
         let bar = Console::is_live().then(|| {
             let bar = console.add(ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr_with_hz(10)));
-            let template = "{bar:30} {human_pos}/{human_len} {prefix}  {per_sec:>9}  ETA {eta}  {msg}";
-            bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            let template = "{bar:30} {human_pos}/{human_len} {prefix}  {rate:>9}  ETA {eta}  {msg}";
+            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            bar.set_style(style.with_key("rate", |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+                let _ = write!(text, "{:.1}/s", state.per_sec());
+            }));
             bar.set_prefix(unit);
             bar
         });

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use chrono::DateTime;
+
 use super::record;
 use crate::{Error, Result};
 
@@ -64,7 +66,7 @@ fn latest(results: &Path, app: &str) -> Option<PathBuf> {
     runs.filter_map(|dir| {
         let record = record::read(&dir.join("run.yaml"))?;
         let is_app = record.get("app")?.as_str()? == app;
-        let started = record.get("started")?.as_str()?.to_owned();
+        let started = DateTime::parse_from_rfc3339(record.get("started")?.as_str()?).ok()?;
         (is_app && dir.join("config.yaml").is_file()).then_some((started, dir))
     })
     .max()
