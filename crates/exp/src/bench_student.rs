@@ -65,7 +65,7 @@ fn compose(overrides: &[&str], extra: &[String]) -> Result<BaselineRunConfig> {
     let fixed = ["dataset=movielens-1m", "data.root=../shared/data", "student.attention_dropout=0", "train.epochs=1"];
     let words: Vec<String> =
         fixed.iter().chain(overrides).map(|word| (*word).to_owned()).chain(extra.iter().cloned()).collect();
-    let context = Context { now: anyo_core::cli::now(), env: &|name| std::env::var(name).ok() };
+    let context = Context { now: chrono::Local::now(), env: &|name| std::env::var(name).ok() };
     let request = Request {
         app: "bench-student",
         examples: &[],

@@ -1,3 +1,5 @@
 //! Composition root: nothing but the binaries and their integration tests.
 
+pub mod bench_student;
 pub mod doctor;
+pub mod recommend;
