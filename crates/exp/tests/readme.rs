@@ -12,10 +12,11 @@ use std::{
     process::Command,
 };
 
-/// What makes a training run small: one epoch over the last interactions of each user.
+/// What makes a training run small: one epoch over the last interactions of the busiest users.
 const SMALL: &[&str] = &[
     "train.epochs=1",
     "train.valid_rows=50",
+    "dataset.filter.user_core=40",
     "dataset.filter.max_history=8",
     "baselines.item_knn.neighbours=20",
     "eval.bootstrap=10",
@@ -99,7 +100,10 @@ fn form(words: &[String]) -> Result<Form, String> {
             Ok(Form::Script((*script).to_owned(), owned(args)))
         }
         [name, args @ ..] if source_of(name).is_file() => Ok(Form::Binary((*name).to_owned(), owned(args))),
-        _ => Err("neither a binary (cargo run --release --bin NAME -- …), nor a script of ours, nor a known program".into()),
+        _ => {
+            Err("neither a binary (cargo run --release --bin NAME -- …), nor a script of ours, nor a known program"
+                .into())
+        }
     }
 }
 
@@ -151,9 +155,13 @@ fn shrunken(binary: &str, args: &[String], folder: &Path) -> Result<Vec<String>,
     if looks_only || !binary.starts_with("run-") {
         return Ok(args.to_vec());
     }
-    let real = |a: &&String| a.starts_with("dataset=") && !["toy", "table", "recbole"].contains(&&a["dataset=".len()..]);
+    let real = |a: &str| match a.split_once('=') {
+        Some(("dataset", name)) => !["toy", "table", "recbole"].contains(&name),
+        Some((key, _)) => key == "+experiment",
+        None => false,
+    };
     let data = shared_data();
-    if data.is_none() && args.iter().any(|a| real(&a)) {
+    if data.is_none() && args.iter().any(|a| real(a)) {
         return Err("../shared/data is not there");
     }
     let sweep = has("-m") || has("--multirun");
@@ -163,12 +171,12 @@ fn shrunken(binary: &str, args: &[String], folder: &Path) -> Result<Vec<String>,
     Ok(small)
 }
 
-/// 60 users of 8 of 40 items, for `dataset.path=NAME.csv` with the columns that the documents use.
+/// 60 users of 45 of 50 items, for `dataset.path=NAME.csv` with the columns that the documents use.
 fn write_table(path: &Path) {
     let mut text = String::from("uid,sku,ts\n");
     for user in 0..60 {
-        for i in 0..8 {
-            writeln!(text, "u{user},s{},{}", (user * 7 + i * i) % 40, user * 10 + i).unwrap();
+        for i in 0..45 {
+            writeln!(text, "u{user},s{},{}", (user * 7 + i * 3) % 50, user * 100 + i).unwrap();
         }
     }
     fs::write(path, text).unwrap();
