@@ -80,15 +80,33 @@ fn fill(mask: &mut Tensor, seed: u64, p: f64) {
     parallel::for_each_chunk(data, CHUNK, |part, chunk| fill_chunk(chunk, seed, (part * CHUNK) as u64, threshold, scale));
 }
 
+/// Lanes of one vector: each hash of 32 bits decides two elements.
+const LANES: usize = 8;
+
 best_of_machine! {
-    /// Fills a chunk that starts at element `start`: element `i` comes from 16 bits of hash number `i / 4`.
+    /// Fills a chunk that starts at element `start`, a multiple of 16: elements `16 i + j` and `16 i + 8 + j` come from
+    /// the halves of hash number `8 i + j`. All steps are 32 bits wide, which AVX2 multiplies eight at a time.
     fn fill_chunk(chunk: &mut [f32], seed: u64, start: u64, threshold: u32, scale: f32) {
-        for (i, four) in chunk.chunks_mut(4).enumerate() {
-            let hash = mix(seed.wrapping_add((start / 4 + i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-            for (j, x) in four.iter_mut().enumerate() {
-                let bits = (hash >> (16 * j)) as u32 & 0xffff;
-                *x = if bits < threshold { scale } else { 0.0 };
+        let (low, high) = (seed as u32, (seed >> 32) as u32);
+        let first = (start / 2) as u32;
+        for (i, block) in chunk.chunks_mut(2 * LANES).enumerate() {
+            let base = first.wrapping_add((i * LANES) as u32);
+            let mut hash = [0u32; LANES];
+            for (j, h) in hash.iter_mut().enumerate() {
+                // Two rounds of the finalizer of MurmurHash3, keyed before each.
+                let mut x = base.wrapping_add(j as u32).wrapping_mul(0x9e37_79b9) ^ low;
+                x = (x ^ (x >> 16)).wrapping_mul(0x85eb_ca6b);
+                x = (x ^ (x >> 13)).wrapping_mul(0xc2b2_ae35).wrapping_add(high);
+                x = (x ^ (x >> 16)).wrapping_mul(0x85eb_ca6b);
+                *h = x ^ (x >> 15);
             }
+            let mut out = [0f32; 2 * LANES];
+            let (left, right) = out.split_at_mut(LANES);
+            for j in 0..LANES {
+                left[j] = if (hash[j] & 0xffff) < threshold { scale } else { 0.0 };
+                right[j] = if (hash[j] >> 16) < threshold { scale } else { 0.0 };
+            }
+            block.copy_from_slice(&out[..block.len()]);
         }
     }
 }
@@ -107,6 +125,13 @@ mod tests {
             assert!((mean - 1.0).abs() < 0.02, "{p}: {mean}");
             let dropped = first.eq(0.0).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
             assert!((dropped - p).abs() < 0.01, "{p}: {dropped}");
+            // Neighbours in memory, in a vector's halves and across rows are independent.
+            let flat = first.eq(0.0).to_kind(Kind::Double).view([-1]) - p;
+            for lag in [1, 2, 8, 16, 100, 8192] {
+                let n = 100_000 - lag;
+                let product = (flat.narrow(0, 0, n) * flat.narrow(0, lag, n)).mean(Kind::Double).double_value(&[]);
+                assert!((product / (p * (1.0 - p))).abs() < 0.02, "{p}, lag {lag}: {product}");
+            }
             assert_ne!(first, second);
             let again = Mode::train(7);
             assert_eq!(again.dropout(&x, p), first);
