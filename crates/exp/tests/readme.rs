@@ -1,0 +1,303 @@
+//! No command that a person copies from README.md or docs/ is stale: binaries are run, made small by further overrides,
+//! scripts are checked to exist, and any other form of command fails.
+//!
+//! Commands stand in ```bash blocks. Those on real data are run where `../shared/data` is there, else skipped with a
+//! printed reason.
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// What makes a training run small: one epoch over the last interactions of the busiest users.
+const SMALL: &[&str] = &[
+    "train.epochs=1",
+    "train.valid_rows=50",
+    "dataset.filter.user_core=40",
+    "dataset.filter.max_history=8",
+    "baselines.item_knn.neighbours=20",
+    "eval.bootstrap=10",
+    "threads=1",
+    "data.cache=cache",
+];
+/// Programs that are not ours; nothing is checked.
+const FOREIGN: &[&str] = &["tensorboard"];
+const PYTHON: &[&str] = &["python", "python3"];
+
+fn root() -> PathBuf {
+    fs::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")).unwrap()
+}
+
+fn shared_data() -> Option<PathBuf> {
+    fs::canonicalize(root().join("../shared/data")).ok()
+}
+
+/// A command as written, with where it stands.
+struct Line {
+    place: String,
+    text: String,
+}
+
+/// The commands in the ```bash blocks of `file`; a `\` at the end of a line continues it.
+fn commands(file: &str) -> Vec<Line> {
+    let text = fs::read_to_string(root().join(file)).unwrap();
+    let (mut found, mut inside, mut joined) = (Vec::new(), false, String::new());
+    for (number, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with("```") {
+            inside = !inside && line.trim() == "```bash";
+            continue;
+        }
+        if !inside {
+            continue;
+        }
+        if let Some(start) = line.strip_suffix('\\') {
+            joined += start;
+            continue;
+        }
+        joined += line;
+        let text = std::mem::take(&mut joined);
+        if !text.trim().is_empty() && !text.trim_start().starts_with('#') {
+            found.push(Line { place: format!("{file}:{}", number + 1), text });
+        }
+    }
+    found
+}
+
+/// The words of a command as bash splits them, quotes and comments taken away.
+fn words(line: &str) -> Vec<String> {
+    let script = format!("set -f; printf '%s\\0' {line}");
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert!(output.status.success(), "bash cannot read `{line}`: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_terminator('\0').map(str::to_owned).collect()
+}
+
+/// What a command asks for.
+#[derive(Debug, PartialEq)]
+enum Form {
+    /// One of our binaries with its arguments.
+    Binary(String, Vec<String>),
+    /// A file of this repository that is started or read; with its arguments.
+    Script(String, Vec<String>),
+    Foreign,
+}
+
+fn form(words: &[String]) -> Result<Form, String> {
+    let strs: Vec<&str> = words.iter().map(String::as_str).collect();
+    let owned = |words: &[&str]| words.iter().map(|&w| w.to_owned()).collect::<Vec<_>>();
+    match strs.as_slice() {
+        ["cargo", "run", "--release", "--bin", name] => Ok(Form::Binary((*name).to_owned(), Vec::new())),
+        ["cargo", "run", "--release", "--bin", name, "--", args @ ..] => {
+            Ok(Form::Binary((*name).to_owned(), owned(args)))
+        }
+        ["source", script] => Ok(Form::Script((*script).to_owned(), Vec::new())),
+        [python, script, args @ ..] if PYTHON.contains(python) => Ok(Form::Script((*script).to_owned(), owned(args))),
+        [program, ..] if FOREIGN.contains(program) => Ok(Form::Foreign),
+        [script, args @ ..] if script.ends_with(".sh") || script.starts_with(".ci/") => {
+            Ok(Form::Script((*script).to_owned(), owned(args)))
+        }
+        [name, args @ ..] if source_of(name).is_file() => Ok(Form::Binary((*name).to_owned(), owned(args))),
+        _ => {
+            Err("neither a binary (cargo run --release --bin NAME -- …), nor a script of ours, nor a known program"
+                .into())
+        }
+    }
+}
+
+fn source_of(binary: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/bin/{binary}.rs"))
+}
+
+/// Checks a script: it is there, may be executed where it must, and knows the data sets that it is asked for.
+fn check_script(script: &str, args: &[String], sourced: bool) -> Result<(), String> {
+    let path = root().join(script);
+    let meta = fs::metadata(&path).map_err(|e| format!("{script}: {e}"))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        if !sourced && meta.permissions().mode() & 0o111 == 0 {
+            return Err(format!("{script} cannot be executed: chmod +x"));
+        }
+    }
+    if script == "cmd/download_data.sh" {
+        let text = fs::read_to_string(&path).unwrap();
+        for name in args.iter().filter(|a| !a.starts_with('-') && !["list", "all"].contains(&a.as_str())) {
+            if !text.contains(&format!("\n        {name})")) {
+                return Err(format!("{script} does not know `{name}`"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `a=1,2,3` of a sweep with its first two values; other words as they are.
+fn first_two(word: &str) -> String {
+    match word.split_once('=') {
+        Some((key, value)) if !value.contains(['[', '{', '(']) => {
+            format!("{key}={}", value.split(',').take(2).collect::<Vec<_>>().join(","))
+        }
+        _ => word.to_owned(),
+    }
+}
+
+/// The arguments that are run instead of `args`, or why nothing is.
+fn shrunken(binary: &str, args: &[String], folder: &Path) -> Result<Vec<String>, &'static str> {
+    let has = |word: &str| args.iter().any(|a| a == word);
+    let looks_only = ["--help", "--version", "--cfg", "--info", "-h", "-V"].iter().any(|flag| has(flag));
+    if binary == "recommend" || has("--from") || has("--resume") {
+        let earlier = folder.join("result").is_dir();
+        // these take the small sizes over from the run that they name
+        return if earlier { Ok(args.to_vec()) } else { Err("no earlier run, because the data is not there") };
+    }
+    if looks_only || !binary.starts_with("run-") {
+        return Ok(args.to_vec());
+    }
+    let real = |a: &str| match a.split_once('=') {
+        Some(("dataset", name)) => !["toy", "table", "recbole"].contains(&name),
+        Some((key, _)) => key == "+experiment",
+        None => false,
+    };
+    let data = shared_data();
+    if data.is_none() && args.iter().any(|a| real(a)) {
+        return Err("../shared/data is not there");
+    }
+    let sweep = has("-m") || has("--multirun");
+    let mut small: Vec<String> = args.iter().map(|a| if sweep { first_two(a) } else { a.clone() }).collect();
+    small.extend(SMALL.iter().map(|&w| w.to_owned()));
+    small.extend(data.map(|data| format!("data.root={}", data.display())));
+    Ok(small)
+}
+
+/// 60 users of 45 of 50 items, for `dataset.path=NAME.csv` with the columns that the documents use.
+fn write_table(path: &Path) {
+    let mut text = String::from("uid,sku,ts\n");
+    for user in 0..60 {
+        for i in 0..45 {
+            writeln!(text, "u{user},s{},{}", (user * 7 + i * 3) % 50, user * 100 + i).unwrap();
+        }
+    }
+    fs::write(path, text).unwrap();
+}
+
+fn run_binary(binary: &str, args: &[String], folder: &Path) -> Result<String, String> {
+    if !source_of(binary).is_file() {
+        return Err(format!("there is no binary `{binary}`"));
+    }
+    let args = match shrunken(binary, args, folder) {
+        Ok(args) => args,
+        Err(reason) => return Ok(format!("skipped: {reason}")),
+    };
+    for path in args.iter().filter_map(|a| a.strip_prefix("dataset.path=")) {
+        write_table(&folder.join(path));
+    }
+    // beside a binary whose place cargo tells: the name of the one wanted is only known now
+    let program = Path::new(env!("CARGO_BIN_EXE_run-student-baseline")).with_file_name(binary);
+    let started = std::time::Instant::now();
+    let output = Command::new(program)
+        .args(&args)
+        .current_dir(folder)
+        .env("ANYO_CONF", root().join("conf"))
+        .env("OMP_WAIT_POLICY", "passive")
+        .output()
+        .map_err(|e| format!("{binary}: {e}"))?;
+    let code = output.status.code();
+    // anyo-doctor ends with 1 where this machine lacks something, which is no fault of the document
+    if code == Some(0) || (binary == "anyo-doctor" && code == Some(1)) {
+        return Ok(format!("ran in {:.1} s", started.elapsed().as_secs_f64()));
+    }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Err(format!("`{binary} {}` ended with {code:?}:\n{}{}", args.join(" "), text(&output.stdout), text(&output.stderr)))
+}
+
+/// Runs or checks every command of `file` in one new folder, in the order of the page.
+fn check(file: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = commands(file);
+    assert!(!lines.is_empty(), "{file} has no ```bash block any more");
+    let mut wrong = Vec::new();
+    for line in lines {
+        let words = words(&line.text);
+        let outcome = form(&words).and_then(|form| match form {
+            Form::Binary(name, args) => run_binary(&name, &args, folder.path()),
+            Form::Script(script, args) => {
+                let read = words[0] == "source" || PYTHON.contains(&words[0].as_str());
+                check_script(&script, &args, read).map(|()| "is there".to_owned())
+            }
+            Form::Foreign => Ok("not ours".to_owned()),
+        });
+        match outcome {
+            Ok(how) => eprintln!("{}: {}: {how}", line.place, words.join(" ")),
+            Err(why) => wrong.push(format!("{}: {}\n    {why}", line.place, line.text.trim())),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_commands_of_the_readme_work() {
+    check("README.md");
+}
+
+#[test]
+fn the_commands_of_the_configuration_specification_work() {
+    check("docs/specification/05_configuration.md");
+}
+
+#[test]
+fn the_commands_of_the_memo_work() {
+    check("docs/implement.md");
+}
+
+#[test]
+fn an_unknown_command_is_noticed() {
+    let form = |line: &str| form(&words(line));
+    assert!(form("make all").is_err());
+    assert!(form("cargo run --bin run-student-baseline").is_err(), "without --release it is slow");
+    let args = ["a=[x, 'y z']", "b=1"].map(str::to_owned).to_vec();
+    let want = Form::Binary("run-student-baseline".into(), args);
+    assert_eq!(form(r#"run-student-baseline "a=[x, 'y z']" b=1   # why"#), Ok(want));
+    assert!(run_binary("run-nothing", &[], Path::new(".")).unwrap_err().contains("run-nothing"));
+    assert!(check_script("cmd/nothing.sh", &[], false).is_err());
+    assert!(check_script("cmd/download_data.sh", &["movielens-7".to_owned()], false).is_err());
+    assert!(check_script("cmd/download_data.sh", &["movielens-1m".to_owned()], false).is_ok());
+    assert_eq!(first_two("seed=1,2,3"), "seed=1,2");
+    assert_eq!(first_two("eval.ks=[1,5,10]"), "eval.ks=[1,5,10]");
+}
+
+/// Every page of the documentation.
+fn pages() -> Vec<String> {
+    let specification = fs::read_dir(root().join("docs/specification")).unwrap();
+    let names = specification.map(|e| format!("docs/specification/{}", e.unwrap().file_name().to_string_lossy()));
+    let fixed = ["README.md", "data/README.md", "docs/implement.md"].map(str::to_owned);
+    fixed.into_iter().chain(names.filter(|name| name.ends_with(".md"))).collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut wrong = Vec::new();
+    for page in pages() {
+        let text = fs::read_to_string(root().join(&page)).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap_or_default();
+            let beside = root().join(&page).parent().unwrap().join(target);
+            if !target.is_empty() && !target.contains("://") && !beside.exists() {
+                wrong.push(format!("{page}: {link}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn the_readme_names_every_data_set_and_student() {
+    let text = fs::read_to_string(root().join("README.md")).unwrap();
+    for group in ["dataset", "student"] {
+        for entry in fs::read_dir(root().join("conf").join(group)).unwrap() {
+            let name = entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
+            assert!(text.contains(&format!("`{name}`")), "README.md does not name {group}={name}");
+        }
+    }
+}
