@@ -1,4 +1,4 @@
-//! Settings of the C allocator, which libtorch uses for every tensor.
+//! Memory: settings of the C allocator, which libtorch uses for every tensor, and how much is used and left.
 
 /// Keeps freed memory for the next tensor instead of giving it back to the system each time.
 ///
@@ -25,4 +25,16 @@ pub fn peak_rss_bytes() -> u64 {
         }
     }
     0
+}
+
+/// Bytes that can be taken before the system must swap or kill; `None` where it does not tell (outside Linux).
+pub fn available_bytes() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let meminfo = read("/proc/meminfo")?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let system = line.split_whitespace().next()?.parse::<u64>().ok()? * 1024;
+    // A container may have less than the machine.
+    let number = |path: &str| read(path)?.trim().parse::<u64>().ok();
+    let limit = number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current"));
+    Some(limit.map_or(system, |(limit, used)| system.min(limit.saturating_sub(used))))
 }

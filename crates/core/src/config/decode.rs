@@ -297,7 +297,9 @@ impl<'de, 'a> Deserializer<'de> for Node<'a> {
             Variant { name: key.clone(), body: Node::new(value, join(&path, key), self.recorder) }
         } else {
             let variant = self.pick(variants, self.value, &path);
-            Variant { name: variant, body: Node::stand_in(path.clone(), self.recorder) }
+            // A plain name has no body; whether the name is a stand-in has been noted already.
+            let body = Node { value: None, path: path.clone(), recorder: self.recorder, tagged: false, skip: None };
+            Variant { name: variant, body }
         };
         visitor.visit_enum(variant).map_err(|e| e.at(&path))
     }

@@ -94,6 +94,9 @@ impl Check for Config {
         if let Some(clip) = self.train.clip.filter(|c| *c <= 0.0) {
             problems.push(Problem::new("clip", format!("must be above 0, got {clip}")).under("train"));
         }
+        if self.train.mode == Mode::Exact && self.train.verbose {
+            problems.push(Problem::new("train.mode", "exact cannot be verbose"));
+        }
         // Depends on two values: must not be told when one of them is a stand-in.
         if u64::from(self.train.epochs) > self.seed {
             problems.push(Problem::new("train.epochs", format!("must not be above the seed, {}", self.seed)));
@@ -193,6 +196,11 @@ fn messages() {
         (
             &["+train.epoch=3"],
             "error: unknown key `train.epoch` (override 1: `+train.epoch=3`)\n  hint: did you mean `train.epochs`?",
+        ),
+        // A range problem at a key with named choices, which was read well.
+        (
+            &["train.mode=exact", "train.verbose=true"],
+            "error: train.mode: exact cannot be verbose (override 1: `train.mode=exact`)",
         ),
         (&["epochs=3"], "error: unknown key `epochs` (override 1: `epochs=3`)\n  hint: did you mean `train.epochs`?"),
         (

@@ -59,12 +59,12 @@ impl Init {
     /// A new f32 CPU tensor of `shape`; the same bits for the same seed, name and shape.
     ///
     /// # Errors
-    /// When the formula needs fans and the shape has fewer than two axes, or a size is negative.
+    /// When the formula needs fans and the shape has fewer than two axes, a size is negative, or memory does not suffice.
     pub fn tensor(self, name: &str, shape: &[i64], seed: u64) -> Result<Tensor> {
         if shape.iter().any(|&size| size < 0) {
             return Err(Error::invalid(format!("parameter `{name}` cannot have shape {shape:?}")));
         }
-        let n = shape.iter().product::<i64>() as usize;
+        let n = room_for(name, shape)?;
         let mut rng = seed::rng(seed ^ name_hash(name), Stream::Init, 0, 0);
         let values: Vec<f32> = match self {
             Self::Zeros => vec![0.0; n],
@@ -87,6 +87,32 @@ impl Init {
             }
         };
         Ok(Tensor::f_from_slice(&values)?.f_view(shape)?)
+    }
+}
+
+/// Number of elements, if there is memory for them. An allocation that fails ends the process, and one that the system
+/// promised but cannot keep gets it killed; so it is asked before.
+fn room_for(name: &str, shape: &[i64]) -> Result<usize> {
+    // The numbers, the tensor made of them and the parameter's own copy exist at the same time.
+    const COPIES: u64 = 3;
+    // Small ones are not worth a look at the system.
+    const SMALL: u64 = 64 << 20;
+    let product = |n: u64, &size: &i64| n.checked_mul(u64::try_from(size).ok()?);
+    let n = shape.iter().try_fold(1, product);
+    let bytes = n.and_then(|n| n.checked_mul(COPIES * size_of::<f32>() as u64));
+    let available = if bytes.is_some_and(|bytes| bytes <= SMALL) { None } else { crate::memory::available_bytes() };
+    let fits = bytes.is_some_and(|bytes| bytes < isize::MAX as u64 && available.is_none_or(|free| bytes <= free));
+    match n {
+        Some(n) if fits => Ok(n as usize),
+        _ => {
+            let gib = |bytes: f64| bytes / f64::from(1 << 30);
+            let wanted = shape.iter().map(|&size| size as f64).product::<f64>() * 4.0 * COPIES as f64;
+            let free = available.map_or(String::new(), |free| format!(", {:.1} GiB are free", gib(free as f64)));
+            let message =
+                format!("no memory for parameter `{name}` of shape {shape:?}: it needs {:.1} GiB{free}", gib(wanted));
+            let hint = "choose a smaller model (width, length, layers) or a smaller catalogue";
+            Err(Error::Run { message, hint: Some(hint.into()) })
+        }
     }
 }
 
@@ -145,6 +171,16 @@ mod tests {
         let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
         let var = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
         (mean, var.sqrt(), x.iter().fold(0.0, |max, &x| f64::from(x.abs()).max(max)))
+    }
+
+    #[test]
+    fn a_tensor_beyond_memory_is_an_error() {
+        for shape in [[1 << 40, 4], [i64::MAX, i64::MAX], [1 << 30, 1 << 30]] {
+            let error = Init::Zeros.tensor("item_emb.weight", &shape, 1).unwrap_err();
+            let text = error.to_string();
+            assert!(text.starts_with("no memory for parameter `item_emb.weight` of shape ["), "{text}");
+            assert!(error.hint().unwrap().contains("smaller"));
+        }
     }
 
     #[test]
