@@ -23,6 +23,8 @@ const SMALL: &[&str] = &[
     "threads=1",
     "data.cache=cache",
 ];
+/// For students that are trained: the warm-up of a long recipe is longer than one small epoch.
+const SMALL_TRAINED: &str = "student.optim.schedule.warmup_steps=0";
 /// Programs that are not ours; nothing is checked.
 const FOREIGN: &[&str] = &["tensorboard"];
 const PYTHON: &[&str] = &["python", "python3"];
@@ -167,6 +169,9 @@ fn shrunken(binary: &str, args: &[String], folder: &Path) -> Result<Vec<String>,
     let sweep = has("-m") || has("--multirun");
     let mut small: Vec<String> = args.iter().map(|a| if sweep { first_two(a) } else { a.clone() }).collect();
     small.extend(SMALL.iter().map(|&w| w.to_owned()));
+    if !args.iter().any(|a| a.starts_with("student=") && (a.contains("popularity") || a.contains("item_knn"))) {
+        small.push(SMALL_TRAINED.to_owned());
+    }
     small.extend(data.map(|data| format!("data.root={}", data.display())));
     Ok(small)
 }
