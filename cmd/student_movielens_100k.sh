@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . cmd/experiment.sh
 
 for seed in 1 2 3 4 5; do
-  run "bce_s$seed" student=sasrec seed=$seed "$@"
+  run "bce_s$seed" student=sasrec train.valid_every=5 train.patience=10 train.epochs=300 seed=$seed "$@"
   run "ce_s$seed" student=sasrec student.loss.name=ce seed=$seed "$@"
   run "sampled_softmax_s$seed" student=sasrec student.loss.name=sampled_softmax student.loss.n_negatives=256 seed=$seed "$@"
   run "gbce_s$seed" student=sasrec student.loss.name=gbce student.loss.n_negatives=64 seed=$seed "$@"

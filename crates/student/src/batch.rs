@@ -110,10 +110,8 @@ impl<'a> Examples<'a> {
     /// Puts examples together: inputs right-padded to the longest of them, targets flattened.
     pub fn batch(&self, examples: &[u32], pad: i64, device: Device) -> TrainBatch {
         let list: Vec<Example> = examples.iter().map(|&e| self.list[e as usize]).collect();
-        let inputs: Vec<&[u32]> = list
-            .iter()
-            .map(|e| &self.rows.items(e.row as usize)[e.start as usize..e.end as usize - 1])
-            .collect();
+        let inputs: Vec<&[u32]> =
+            list.iter().map(|e| &self.rows.items(e.row as usize)[e.start as usize..e.end as usize - 1]).collect();
         let input = Input::new(&inputs, pad, device);
         let (mut positives, mut places, mut owners) = (Vec::new(), Vec::new(), Vec::new());
         for (i, e) in list.iter().enumerate() {

@@ -10,14 +10,8 @@ use anyo_core::{
 use tch::Tensor;
 
 use crate::{
-    batch::Input,
-    config::WindowConfig,
-    dropout::Mode,
-    layers::Linear,
-    loss::Head,
-    network::Network,
-    sasrec::zero_empty,
-    sasrec_dllm2rec::PytorchDefaults,
+    batch::Input, config::WindowConfig, dropout::Mode, layers::Linear, loss::Head, network::Network,
+    sasrec::zero_empty, sasrec_dllm2rec::PytorchDefaults,
 };
 
 /// Heights of the horizontal filters, and how many there are of each.
@@ -65,9 +59,8 @@ impl Caser {
         let image = (items * input.mask().unsqueeze(-1)) // pads are zero
             .constant_pad_nd([0, 0, 0, self.max_len as i64 - width])
             .unsqueeze(1); // [B,1,L,D]
-        let conv = |filter: &Linear| {
-            image.conv2d(&filter.weight, filter.bias.as_ref(), [1, 1], [0, 0], [1, 1], 1).relu()
-        };
+        let conv =
+            |filter: &Linear| image.conv2d(&filter.weight, filter.bias.as_ref(), [1, 1], [0, 0], [1, 1], 1).relu();
         let mut parts: Vec<Tensor> =
             self.horizontal.iter().map(|filter| conv(filter).squeeze_dim(3).amax([2i64], false)).collect();
         parts.push(conv(&self.vertical).view([b, d]));

@@ -244,7 +244,8 @@ impl Check for StudentConfig {
                     problems.push(Problem::new("rows", "caser sees whole windows: wanted last_position"));
                 }
                 if c.max_len < 4 {
-                    problems.push(Problem::new("max_len", format!("caser's filters need at least 4, got {}", c.max_len)));
+                    problems
+                        .push(Problem::new("max_len", format!("caser's filters need at least 4, got {}", c.max_len)));
                 }
                 problems
             }

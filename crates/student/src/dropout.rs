@@ -77,7 +77,9 @@ fn fill(mask: &mut Tensor, seed: u64, p: f64) {
     // The kept share is a multiple of 2^-16, and the scale uses that exact share.
     let threshold = (((1.0 - p) * 65536.0).round() as u32).max(1);
     let scale = 65536.0 / threshold as f32;
-    parallel::for_each_chunk(data, CHUNK, |part, chunk| fill_chunk(chunk, seed, (part * CHUNK) as u64, threshold, scale));
+    parallel::for_each_chunk(data, CHUNK, |part, chunk| {
+        fill_chunk(chunk, seed, (part * CHUNK) as u64, threshold, scale)
+    });
 }
 
 /// Lanes of one vector: each hash of 32 bits decides two elements.

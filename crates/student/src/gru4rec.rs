@@ -4,7 +4,10 @@
 //!
 //! Differs: rows run padded and the state after the newest item is picked, where the original packs them; same result.
 
-use anyo_core::{Result, torch::{Init, Params}};
+use anyo_core::{
+    Result,
+    torch::{Init, Params},
+};
 use tch::Tensor;
 
 use crate::{

@@ -65,14 +65,20 @@ impl Check for BaselineRunConfig {
         for (name, config) in &self.baselines {
             list.nested(&format!("baselines.{name}"), config);
             if config.recipe().is_some() {
-                list.push(&format!("baselines.{name}"), format!("`{}` must be trained; give it a run of its own", config.name()));
+                list.push(
+                    &format!("baselines.{name}"),
+                    format!("`{}` must be trained; give it a run of its own", config.name()),
+                );
             }
         }
         let metrics = self.eval.ks.iter().flat_map(|k| ["hr", "recall", "ndcg", "mrr"].map(|m| format!("{m}@{k}")));
         if !metrics.chain(["mrr".into()]).any(|m| m == self.train.metric) {
             list.0.push(Problem {
                 key: "train.metric".into(),
-                message: format!("wanted hr, recall, ndcg or mrr at a K of eval.ks {:?}, got {:?}", self.eval.ks, self.train.metric),
+                message: format!(
+                    "wanted hr, recall, ndcg or mrr at a K of eval.ks {:?}, got {:?}",
+                    self.eval.ks, self.train.metric
+                ),
                 hint: Some(format!("train.metric=ndcg@{}", self.eval.headline_k())),
             });
         }
@@ -186,7 +192,12 @@ fn train(config: &BaselineRunConfig, dataset: &Dataset, run: &mut Run) -> Result
     Ok((student, fitted))
 }
 
-fn rank(model: &dyn Recommender, rows: &data::Rows, dataset: &Dataset, config: &BaselineRunConfig) -> Result<Evaluation> {
+fn rank(
+    model: &dyn Recommender,
+    rows: &data::Rows,
+    dataset: &Dataset,
+    config: &BaselineRunConfig,
+) -> Result<Evaluation> {
     evaluate(model, rows, dataset, &config.eval, config.seed)
 }
 

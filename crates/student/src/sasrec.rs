@@ -63,7 +63,7 @@ impl Sasrec {
     fn embed(&self, input: &Input, mode: &Mode) -> Tensor {
         let mut x = Tensor::embedding(&self.item_emb, &input.ids, -1, false, false); // [B,T,D]
         if self.config.scale_embeddings {
-            x = x * (self.config.d_model as f64).sqrt();
+            x *= (self.config.d_model as f64).sqrt();
         }
         let places = input.right_aligned(self.config.max_len);
         mode.dropout(&(x + Tensor::embedding(&self.pos_emb, &places, -1, false, false)), self.config.dropout)

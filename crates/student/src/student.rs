@@ -2,11 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyo_core::{
-    Batch, Error, Recommender, Result,
-    data::Dataset,
-    torch::Params,
-};
+use anyo_core::{Batch, Error, Recommender, Result, data::Dataset, torch::Params};
 use tch::Tensor;
 
 use crate::{
@@ -27,7 +23,10 @@ pub struct Student {
 
 impl std::fmt::Debug for Student {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Student").field("n_parameters", &self.params.n_parameters()).field("max_len", &self.max_len).finish()
+        f.debug_struct("Student")
+            .field("n_parameters", &self.params.n_parameters())
+            .field("max_len", &self.max_len)
+            .finish()
     }
 }
 

@@ -218,12 +218,13 @@ impl<'a> Trainer<'a> {
                 if watch.stop_requested() {
                     return Err(self.interrupted());
                 }
-                if due.is_due(self.state.step, Instant::now()) {
-                    self.save()?;
-                    due.saved(self.state.step, Instant::now());
+                // At the end of an epoch the checkpoint comes after the validation, which a resumed run must not repeat.
+                if self.state.step_in_epoch < steps {
+                    self.save_when_due(&mut due)?;
                 }
             }
             self.end_epoch(watch)?;
+            self.save_when_due(&mut due)?;
             if watch.stop_requested() {
                 return Err(self.interrupted());
             }
@@ -270,7 +271,7 @@ impl<'a> Trainer<'a> {
             loss,
             best: state.best_bits.map(|bits| (self.setup.train.metric.as_str(), f64::from_bits(bits))),
         });
-        if state.step % self.setup.train.log_every == 0 {
+        if state.step.is_multiple_of(self.setup.train.log_every) {
             let values =
                 [("train/loss", sum / targets as f64), ("train/grad_norm", report.grad_norm), ("train/lr", report.lr)];
             watch.scalars(state.step, &values)?;
@@ -308,7 +309,7 @@ impl<'a> Trainer<'a> {
         (state.step_in_epoch, state.loss_sum_bits, state.targets) = (0, 0, 0);
         watch.scalars(state.step, &[("train/epoch_loss", loss), ("epoch", state.epoch as f64)])?;
         let last = state.epoch == self.setup.train.epochs;
-        if state.epoch % self.setup.train.valid_every == 0 || last {
+        if state.epoch.is_multiple_of(self.setup.train.valid_every) || last {
             self.validate(loss, watch)?;
         }
         Ok(())
@@ -361,6 +362,14 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    fn save_when_due(&mut self, due: &mut Due) -> Result<()> {
+        if due.is_due(self.state.step, Instant::now()) {
+            self.save()?;
+            due.saved(self.state.step, Instant::now());
+        }
+        Ok(())
+    }
+
     /// Saves and says so.
     fn interrupted(&mut self) -> Error {
         match self.save() {
@@ -392,7 +401,11 @@ impl<'a> Trainer<'a> {
 
 /// Names the data of a checkpoint.
 pub(crate) fn identity(dataset: &Dataset) -> DataIdentity {
-    DataIdentity { dataset: dataset.name.clone(), data_hash: dataset.hash.clone(), items_hash: dataset.items_hash.clone() }
+    DataIdentity {
+        dataset: dataset.name.clone(),
+        data_hash: dataset.hash.clone(),
+        items_hash: dataset.items_hash.clone(),
+    }
 }
 
 /// `n` rows without replacement in their order, or all for 0.
@@ -419,6 +432,10 @@ fn sample_rows(rows: &Rows, n: usize, seed: u64) -> Rows {
 pub(crate) fn unknown_metric(metric: &str, eval: &EvalConfig) -> Error {
     Error::Invalid {
         message: format!("train.metric: no metric `{metric}`"),
-        hint: Some(format!("one of hr, recall, ndcg, mrr at K in eval.ks {:?}, such as ndcg@{}", eval.ks, eval.headline_k())),
+        hint: Some(format!(
+            "one of hr, recall, ndcg, mrr at K in eval.ks {:?}, such as ndcg@{}",
+            eval.ks,
+            eval.headline_k()
+        )),
     }
 }

@@ -1,4 +1,5 @@
 //! The students and their losses against PyTorch (`fixtures/models/make.py`) and against released weights.
+#![allow(clippy::unwrap_used, reason = "tests: helpers outside of #[test] functions too")]
 
 mod support;
 
@@ -8,7 +9,7 @@ use anyo_core::torch::load_tensors;
 use anyo_student::{
     Student,
     batch::{Input, Negatives},
-    config::{LossConfig, LossName, LogQ, StudentConfig},
+    config::{LogQ, LossConfig, LossName, StudentConfig},
     dropout::Mode,
     loss::{Head, Loss},
 };
@@ -44,16 +45,31 @@ impl Case {
     /// The input trimmed to its longest row, as training and ranking make it.
     fn input(&self) -> Input {
         let ids = self.ints("in.ids");
-        let rows: Vec<Vec<u32>> =
-            self.lens().iter().enumerate().map(|(b, &len)| ids[b * 10..b * 10 + len].iter().map(|&i| i as u32).collect()).collect();
+        let rows: Vec<Vec<u32>> = self
+            .lens()
+            .iter()
+            .enumerate()
+            .map(|(b, &len)| ids[b * 10..b * 10 + len].iter().map(|&i| i as u32).collect())
+            .collect();
         let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
         Input::new(&rows, self.student.network.pad(), Device::Cpu)
     }
 
     /// Checks loss and all gradients of `name` with targets at `places` of the flattened states.
-    fn check_loss(&self, name: &str, loss: &LossConfig, places: &[i64], positives: &[i32], negatives: &Negatives, factor: f64) {
-        let counts: Vec<u64> =
-            if self.tensors.contains_key("in.freq") { self.ints("in.freq").iter().map(|&f| f as u64).collect() } else { vec![1; N_ITEMS] };
+    fn check_loss(
+        &self,
+        name: &str,
+        loss: &LossConfig,
+        places: &[i64],
+        positives: &[i32],
+        negatives: &Negatives,
+        factor: f64,
+    ) {
+        let counts: Vec<u64> = if self.tensors.contains_key("in.freq") {
+            self.ints("in.freq").iter().map(|&f| f as u64).collect()
+        } else {
+            vec![1; N_ITEMS]
+        };
         let loss = Loss::new(loss, &counts);
         let network = &self.student.network;
         let states = network.states(&self.input(), &Mode::Eval);
@@ -61,7 +77,11 @@ impl Case {
         let n = positives.len() as f64;
         let found = loss.grad(&states.detach(), &network.head(), positives, negatives, factor / n);
         let want = self.losses[name].as_f64().unwrap();
-        assert!((found.sum * factor / n - want).abs() < 1e-5 * want.abs().max(1.0), "{name}: {} against {want}", found.sum * factor / n);
+        assert!(
+            (found.sum * factor / n - want).abs() < 1e-5 * want.abs().max(1.0),
+            "{name}: {} against {want}",
+            found.sum * factor / n
+        );
         self.student.params.zero_grad();
         found.surrogate(&states, &network.head()).backward();
         for (parameter, tensor) in self.student.params.trainable() {

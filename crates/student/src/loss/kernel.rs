@@ -46,7 +46,9 @@ pub(crate) fn exp(x: f32) -> f32 {
         p = p.mul_add(f, c);
     }
     let e = p.mul_add(f * f, f) + 1.0;
-    let scale = f32::from_bits(((shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32).wrapping_add(127) << 23) as u32);
+    let scale = f32::from_bits(
+        ((shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32).wrapping_add(127) << 23) as u32,
+    );
     e * scale
 }
 

@@ -11,7 +11,10 @@ mod sampled;
 
 use tch::{Kind, Tensor};
 
-use crate::{batch::Negatives, config::{LossConfig, LossName}};
+use crate::{
+    batch::Negatives,
+    config::{LossConfig, LossName},
+};
 
 pub(crate) use kernel::{axpy, best_of_machine, dot};
 
@@ -46,7 +49,12 @@ pub struct LossGrad {
 
 impl LossGrad {
     fn zeros(states: &Tensor, head: &Head) -> Self {
-        Self { sum: 0.0, states: states.zeros_like(), weight: head.weight.zeros_like(), bias: head.bias.as_ref().map(Tensor::zeros_like) }
+        Self {
+            sum: 0.0,
+            states: states.zeros_like(),
+            weight: head.weight.zeros_like(),
+            bias: head.bias.as_ref().map(Tensor::zeros_like),
+        }
     }
 
     fn add(&mut self, other: Self) {
@@ -96,7 +104,8 @@ impl Loss {
         let mut total = match c.name {
             LossName::Bce => pairwise::grad(states, head, positives, negatives, pairwise::Form::Bce, scale),
             LossName::Gbce => {
-                let form = pairwise::Form::Gbce { beta: gbce_beta(c.gbce_t, c.n_negatives, head.weight.size()[0] as usize) };
+                let form =
+                    pairwise::Form::Gbce { beta: gbce_beta(c.gbce_t, c.n_negatives, head.weight.size()[0] as usize) };
                 pairwise::grad(states, head, positives, negatives, form, scale)
             }
             LossName::Ce => catalogue::cross_entropy(states, head, positives, inv_temperature, scale),
@@ -105,7 +114,8 @@ impl Loss {
             }
         };
         if c.dros_alpha > 0.0 {
-            let mut dros = catalogue::dros(states, head, positives, &self.propensity, c.dros_beta, scale * c.dros_alpha);
+            let mut dros =
+                catalogue::dros(states, head, positives, &self.propensity, c.dros_beta, scale * c.dros_alpha);
             dros.sum *= c.dros_alpha;
             total.add(dros);
         }

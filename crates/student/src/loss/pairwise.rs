@@ -132,7 +132,8 @@ fn scatter(
             for (j, &g) in group.iter().enumerate() {
                 let item = (if j == 0 { positives[row] } else { negatives[row * k + j - 1] }) as usize;
                 // SAFETY: parts own disjoint columns; items lie inside the table.
-                let grad = unsafe { std::slice::from_raw_parts_mut(grad_at.at(item * d + columns.start), columns.len()) };
+                let grad =
+                    unsafe { std::slice::from_raw_parts_mut(grad_at.at(item * d + columns.start), columns.len()) };
                 axpy(grad, g, state);
             }
         }
@@ -221,8 +222,7 @@ mod tests {
             (&loss * 0.25).backward();
             for got in [&ours, &other] {
                 assert!((got.sum - loss.double_value(&[])).abs() < 1e-5);
-                for (a, b) in
-                    [(&got.states, s.grad()), (&got.weight, w.grad()), (got.bias.as_ref().unwrap(), b.grad())]
+                for (a, b) in [(&got.states, s.grad()), (&got.weight, w.grad()), (got.bias.as_ref().unwrap(), b.grad())]
                 {
                     assert!(a.allclose(&b, 1e-5, 1e-6, false));
                 }

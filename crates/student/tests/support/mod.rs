@@ -7,22 +7,22 @@ use std::path::{Path, PathBuf};
 use anyo_student::config::{LogQ, LossConfig, LossName, Negatives, StudentConfig};
 use serde_json::{Value, json};
 
-pub fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name)
 }
 
 /// Real data beside the repository, or a printed reason to skip.
-pub fn shared_data() -> Option<PathBuf> {
+pub(crate) fn shared_data() -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
     if path.is_dir() {
         return Some(path);
     }
-    println!("skipped: {} is not there", path.display());
+    eprintln!("skipped: {} is not there", path.display());
     None
 }
 
 /// Histories of a LLaRA file, pads cut off, ratings dropped.
-pub fn windows(path: &Path) -> Vec<Vec<u32>> {
+pub(crate) fn windows(path: &Path) -> Vec<Vec<u32>> {
     let text = std::fs::read_to_string(path).unwrap();
     let row = |line: &str| {
         let fields: Vec<&str> = line.split(',').collect();
@@ -32,7 +32,7 @@ pub fn windows(path: &Path) -> Vec<Vec<u32>> {
     text.lines().skip(1).map(row).collect()
 }
 
-pub fn loss_config(name: LossName) -> LossConfig {
+pub(crate) fn loss_config(name: LossName) -> LossConfig {
     LossConfig {
         name,
         n_negatives: 1,
@@ -46,7 +46,7 @@ pub fn loss_config(name: LossName) -> LossConfig {
 }
 
 /// A small student `name` without dropout; `changes` replace keys.
-pub fn neural(name: &str, changes: &[(&str, Value)]) -> StudentConfig {
+pub(crate) fn neural(name: &str, changes: &[(&str, Value)]) -> StudentConfig {
     let mut config = json!({
         "name": name,
         "max_len": 10,
