@@ -5,12 +5,19 @@
 //! printed reason.
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
+#[path = "readme/commands.rs"]
+mod commands;
+#[path = "readme/pages.rs"]
+mod pages;
+
 use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
+
+use commands::{Form, PYTHON, commands, form, words};
 
 /// What makes a training run small: one epoch over the last interactions of the busiest users.
 const SMALL: &[&str] = &[
@@ -23,88 +30,14 @@ const SMALL: &[&str] = &[
     "threads=1",
     "data.cache=cache",
 ];
-/// Programs that are not ours; nothing is checked.
-const FOREIGN: &[&str] = &["tensorboard"];
-const PYTHON: &[&str] = &["python", "python3"];
-
+/// For students that are trained: the warm-up of a long recipe is longer than one small epoch.
+const SMALL_TRAINED: &str = "student.optim.schedule.warmup_steps=0";
 fn root() -> PathBuf {
     fs::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")).unwrap()
 }
 
 fn shared_data() -> Option<PathBuf> {
     fs::canonicalize(root().join("../shared/data")).ok()
-}
-
-/// A command as written, with where it stands.
-struct Line {
-    place: String,
-    text: String,
-}
-
-/// The commands in the ```bash blocks of `file`; a `\` at the end of a line continues it.
-fn commands(file: &str) -> Vec<Line> {
-    let text = fs::read_to_string(root().join(file)).unwrap();
-    let (mut found, mut inside, mut joined) = (Vec::new(), false, String::new());
-    for (number, line) in text.lines().enumerate() {
-        if line.trim_start().starts_with("```") {
-            inside = !inside && line.trim() == "```bash";
-            continue;
-        }
-        if !inside {
-            continue;
-        }
-        if let Some(start) = line.strip_suffix('\\') {
-            joined += start;
-            continue;
-        }
-        joined += line;
-        let text = std::mem::take(&mut joined);
-        if !text.trim().is_empty() && !text.trim_start().starts_with('#') {
-            found.push(Line { place: format!("{file}:{}", number + 1), text });
-        }
-    }
-    found
-}
-
-/// The words of a command as bash splits them, quotes and comments taken away.
-fn words(line: &str) -> Vec<String> {
-    let script = format!("set -f; printf '%s\\0' {line}");
-    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
-    assert!(output.status.success(), "bash cannot read `{line}`: {}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.split_terminator('\0').map(str::to_owned).collect()
-}
-
-/// What a command asks for.
-#[derive(Debug, PartialEq)]
-enum Form {
-    /// One of our binaries with its arguments.
-    Binary(String, Vec<String>),
-    /// A file of this repository that is started or read; with its arguments.
-    Script(String, Vec<String>),
-    Foreign,
-}
-
-fn form(words: &[String]) -> Result<Form, String> {
-    let strs: Vec<&str> = words.iter().map(String::as_str).collect();
-    let owned = |words: &[&str]| words.iter().map(|&w| w.to_owned()).collect::<Vec<_>>();
-    match strs.as_slice() {
-        ["cargo", "run", "--release", "--bin", name] => Ok(Form::Binary((*name).to_owned(), Vec::new())),
-        ["cargo", "run", "--release", "--bin", name, "--", args @ ..] => {
-            Ok(Form::Binary((*name).to_owned(), owned(args)))
-        }
-        ["source", script] => Ok(Form::Script((*script).to_owned(), Vec::new())),
-        [python, script, args @ ..] if PYTHON.contains(python) => Ok(Form::Script((*script).to_owned(), owned(args))),
-        [program, ..] if FOREIGN.contains(program) => Ok(Form::Foreign),
-        [script, args @ ..] if script.ends_with(".sh") || script.starts_with(".ci/") => {
-            Ok(Form::Script((*script).to_owned(), owned(args)))
-        }
-        [name, args @ ..] if source_of(name).is_file() => Ok(Form::Binary((*name).to_owned(), owned(args))),
-        _ => {
-            Err("neither a binary (cargo run --release --bin NAME -- …), nor a script of ours, nor a known program"
-                .into())
-        }
-    }
 }
 
 fn source_of(binary: &str) -> PathBuf {
@@ -133,18 +66,20 @@ fn check_script(script: &str, args: &[String], sourced: bool) -> Result<(), Stri
     Ok(())
 }
 
-/// `a=1,2,3` of a sweep with its first two values; other words as they are.
-fn first_two(word: &str) -> String {
+/// `a=1,2,3` of a sweep with its last value, `seed` with its last two; other words as they are.
+fn few(word: &str) -> String {
     match word.split_once('=') {
         Some((key, value)) if !value.contains(['[', '{', '(']) => {
-            format!("{key}={}", value.split(',').take(2).collect::<Vec<_>>().join(","))
+            let keep = if key == "seed" { 2 } else { 1 };
+            let values: Vec<&str> = value.split(',').collect();
+            format!("{key}={}", values[values.len().saturating_sub(keep)..].join(","))
         }
         _ => word.to_owned(),
     }
 }
 
 /// The arguments that are run instead of `args`, or why nothing is.
-fn shrunken(binary: &str, args: &[String], folder: &Path) -> Result<Vec<String>, &'static str> {
+fn shrunken(binary: &str, args: &[String], folder: &Path, data: Option<&Path>) -> Result<Vec<String>, &'static str> {
     let has = |word: &str| args.iter().any(|a| a == word);
     let looks_only = ["--help", "--version", "--cfg", "--info", "-h", "-V"].iter().any(|flag| has(flag));
     if binary == "recommend" || has("--from") || has("--resume") {
@@ -160,13 +95,15 @@ fn shrunken(binary: &str, args: &[String], folder: &Path) -> Result<Vec<String>,
         Some((key, _)) => key == "+experiment",
         None => false,
     };
-    let data = shared_data();
     if data.is_none() && args.iter().any(|a| real(a)) {
         return Err("../shared/data is not there");
     }
     let sweep = has("-m") || has("--multirun");
-    let mut small: Vec<String> = args.iter().map(|a| if sweep { first_two(a) } else { a.clone() }).collect();
+    let mut small: Vec<String> = args.iter().map(|a| if sweep { few(a) } else { a.clone() }).collect();
     small.extend(SMALL.iter().map(|&w| w.to_owned()));
+    if !args.iter().any(|a| a.starts_with("student=") && (a.contains("popularity") || a.contains("item_knn"))) {
+        small.push(SMALL_TRAINED.to_owned());
+    }
     small.extend(data.map(|data| format!("data.root={}", data.display())));
     Ok(small)
 }
@@ -182,11 +119,22 @@ fn write_table(path: &Path) {
     fs::write(path, text).unwrap();
 }
 
+/// The same command with one value for each swept key, only composed.
+fn composed(args: &[String]) -> Vec<String> {
+    let words = args.iter().filter(|a| !["-m", "--multirun"].contains(&a.as_str()));
+    let last = |a: &String| match few(a) {
+        // `few` leaves two seeds
+        word if word.starts_with("seed=") => format!("seed={}", word.rsplit([',', '=']).next().unwrap_or_default()),
+        word => word,
+    };
+    words.map(last).chain(["--cfg", "job"].map(str::to_owned)).collect()
+}
+
 fn run_binary(binary: &str, args: &[String], folder: &Path) -> Result<String, String> {
     if !source_of(binary).is_file() {
         return Err(format!("there is no binary `{binary}`"));
     }
-    let args = match shrunken(binary, args, folder) {
+    let args = match shrunken(binary, args, folder, shared_data().as_deref()) {
         Ok(args) => args,
         Err(reason) => return Ok(format!("skipped: {reason}")),
     };
@@ -212,8 +160,8 @@ fn run_binary(binary: &str, args: &[String], folder: &Path) -> Result<String, St
     Err(format!("`{binary} {}` ended with {code:?}:\n{}{}", args.join(" "), text(&output.stdout), text(&output.stderr)))
 }
 
-/// Runs or checks every command of `file` in one new folder, in the order of the page.
-fn check(file: &str) {
+/// Runs or checks every command of `file` in one new folder, in the order of the page; `compose` only composes.
+fn check(file: &str, compose: bool) {
     let folder = tempfile::tempdir().unwrap();
     let lines = commands(file);
     assert!(!lines.is_empty(), "{file} has no ```bash block any more");
@@ -221,6 +169,7 @@ fn check(file: &str) {
     for line in lines {
         let words = words(&line.text);
         let outcome = form(&words).and_then(|form| match form {
+            Form::Binary(name, args) if compose => run_binary(&name, &composed(&args), folder.path()),
             Form::Binary(name, args) => run_binary(&name, &args, folder.path()),
             Form::Script(script, args) => {
                 let read = words[0] == "source" || PYTHON.contains(&words[0].as_str());
@@ -238,17 +187,17 @@ fn check(file: &str) {
 
 #[test]
 fn the_commands_of_the_readme_work() {
-    check("README.md");
+    check("README.md", false);
 }
 
 #[test]
 fn the_commands_of_the_configuration_specification_work() {
-    check("docs/specification/05_configuration.md");
+    check("docs/specification/05_configuration.md", false);
 }
 
 #[test]
-fn the_commands_of_the_memo_work() {
-    check("docs/implement.md");
+fn the_commands_of_the_memo_compose() {
+    check("docs/implement.md", true);
 }
 
 #[test]
@@ -263,41 +212,10 @@ fn an_unknown_command_is_noticed() {
     assert!(check_script("cmd/nothing.sh", &[], false).is_err());
     assert!(check_script("cmd/download_data.sh", &["movielens-7".to_owned()], false).is_err());
     assert!(check_script("cmd/download_data.sh", &["movielens-1m".to_owned()], false).is_ok());
-    assert_eq!(first_two("seed=1,2,3"), "seed=1,2");
-    assert_eq!(first_two("eval.ks=[1,5,10]"), "eval.ks=[1,5,10]");
-}
-
-/// Every page of the documentation.
-fn pages() -> Vec<String> {
-    let specification = fs::read_dir(root().join("docs/specification")).unwrap();
-    let names = specification.map(|e| format!("docs/specification/{}", e.unwrap().file_name().to_string_lossy()));
-    let fixed = ["README.md", "data/README.md", "docs/implement.md"].map(str::to_owned);
-    fixed.into_iter().chain(names.filter(|name| name.ends_with(".md"))).collect()
-}
-
-#[test]
-fn links_lead_somewhere() {
-    let mut wrong = Vec::new();
-    for page in pages() {
-        let text = fs::read_to_string(root().join(&page)).unwrap();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let target = link.split('#').next().unwrap_or_default();
-            let beside = root().join(&page).parent().unwrap().join(target);
-            if !target.is_empty() && !target.contains("://") && !beside.exists() {
-                wrong.push(format!("{page}: {link}"));
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong:?}");
-}
-
-#[test]
-fn the_readme_names_every_data_set_and_student() {
-    let text = fs::read_to_string(root().join("README.md")).unwrap();
-    for group in ["dataset", "student"] {
-        for entry in fs::read_dir(root().join("conf").join(group)).unwrap() {
-            let name = entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
-            assert!(text.contains(&format!("`{name}`")), "README.md does not name {group}={name}");
-        }
-    }
+    let args = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let skipped = |words: &str| shrunken("run-x", &args(words), Path::new("nowhere"), None).is_err();
+    assert!(skipped("dataset=movielens-1m") && skipped("-m +experiment=long") && skipped("--resume latest"));
+    assert!(!skipped("dataset=toy") && !skipped("dataset=movielens-1m --cfg job"));
+    assert_eq!((few("seed=1,2,3"), few("student=a,b")), ("seed=2,3".into(), "student=b".into()));
+    assert_eq!(few("eval.ks=[1,5,10]"), "eval.ks=[1,5,10]");
 }
