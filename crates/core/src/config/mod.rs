@@ -144,7 +144,7 @@ pub fn list_groups(search: &SearchPath) -> Vec<(String, Vec<String>)> {
 }
 
 /// Composes the primary file of an app alone and then with every option of every group in its defaults list, and checks
-/// that what is saved reloads to the same text. `given` are values for the `???` keys.
+/// that what is saved reloads to the same text. `given` are overrides for the `???` keys, used where their key is one.
 /// For the test that no shipped file is stale. Returns how many compositions were made.
 ///
 /// # Errors
@@ -153,24 +153,28 @@ pub fn compose_all<C>(search: &SearchPath, primary: &str, given: &[&str]) -> Res
 where
     C: Serialize + DeserializeOwned + Check,
 {
-    let given: Vec<String> = given.iter().map(|w| (*w).to_owned()).collect();
-    let words_of = |extra: Option<String>| -> Vec<String> { given.iter().cloned().chain(extra).collect() };
     let mut problems = Vec::new();
     let mut count = 0;
-    let mut check = |words: Vec<String>| -> Option<Composed> {
+    let compose_words = |words: &[String]| {
         let context = Context { now: chrono::Local::now(), env: &|name| std::env::var(name).ok() };
-        let request = Request {
-            app: primary,
-            examples: &[],
-            primary,
-            search,
-            words: &words,
-            base: None,
-            forced: Vec::new(),
-            context,
-        };
+        let request =
+            Request { app: primary, examples: &[], primary, search, words, base: None, forced: Vec::new(), context };
+        compose(&request)
+    };
+    let mut check = |extra: Option<String>| -> Option<Composed> {
+        let mut words: Vec<String> = extra.into_iter().collect();
         count += 1;
-        let result = compose(&request).and_then(|composed| typed::<C>(&composed).map(|config| (composed, config)));
+        let mut result = compose_words(&words);
+        if let Ok(composed) = &result {
+            let is_missing =
+                |word: &&&str| word.split_once('=').is_some_and(|(key, _)| composed.missing.iter().any(|m| m == key));
+            let wanted: Vec<String> = given.iter().filter(is_missing).map(|word| (*word).to_owned()).collect();
+            if !wanted.is_empty() {
+                words.extend(wanted);
+                result = compose_words(&words);
+            }
+        }
+        let result = result.and_then(|composed| typed::<C>(&composed).map(|config| (composed, config)));
         let mut fail =
             |message: String| problems.push(Problem::new("", format!("{primary} {}: {message}", words.join(" "))));
         match result {
@@ -186,12 +190,16 @@ where
             }
         }
     };
-    if let Some(first) = check(words_of(None)) {
+    if let Some(first) = check(None) {
         let targets: Vec<String> = first.composition.choices.iter().map(|(target, _)| target.clone()).collect();
-        for target in targets {
-            let group = target.split('@').next().unwrap_or(&target).to_owned();
+        // A group that also stands at another place (`student@baselines.x`) is composed at its own: the other may take only
+        // some of its options.
+        let own =
+            |target: &&String| !target.contains('@') || !targets.iter().any(|t| target.starts_with(&format!("{t}@")));
+        for target in targets.iter().filter(own) {
+            let group = target.split('@').next().unwrap_or(target).to_owned();
             for option in search.options(&group) {
-                check(words_of(Some(format!("{target}={option}"))));
+                check(Some(format!("{target}={option}")));
             }
         }
         let experiments = search.options("experiment");
@@ -200,7 +208,7 @@ where
                 search.file(&format!("experiment/{option}")).and_then(|(path, _)| std::fs::read_to_string(path).ok());
             // An experiment says for which binary it is: `# app: run-distill`.
             if file.is_some_and(|text| text.lines().any(|l| l.trim() == format!("# app: {primary}"))) {
-                check(words_of(Some(format!("+experiment={option}"))));
+                check(Some(format!("+experiment={option}")));
             }
         }
     }

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    anyo_exp::doctor::main(std::env::args_os(), None)
+    anyo_exp::doctor::main(std::env::args_os(), Some(anyo_exp::compose::check_conf))
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::Value;
+use anyo_core::config::{value::Value, yaml};
 
 use super::{ComposeAll, Report};
 
@@ -62,26 +62,16 @@ fn options(folder: &Path) -> Vec<(String, Result<Needs, String>)> {
     files.sort();
     let read = |path: &PathBuf| {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let text = fs::read_to_string(path).map_err(|error| error.to_string());
-        (
-            name,
-            text.and_then(|text| {
-                serde_yaml::from_str(&text).map(|value| needs(&value)).map_err(|error| error.to_string())
-            }),
-        )
+        let shown = path.file_name().unwrap_or_default().to_string_lossy();
+        (name, yaml::read(path, &shown).map(|value| needs(&value)).map_err(|problem| problem.to_string()))
     };
     files.iter().map(read).collect()
 }
 
 fn needs(config: &Value) -> Needs {
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let mut needs = Needs {
-        alternative: text(&config["alternative"]["path"]),
-        download: text(&config["download"]),
-        ..Needs::default()
-    };
-    let windows = &config["windows"];
-    let paths = [&config["path"], &config["items"]["path"], &windows["train"], &windows["valid"], &windows["test"]];
+    let text = |key: &str| config.at(key).and_then(Value::as_str).map(str::to_owned);
+    let mut needs = Needs { alternative: text("alternative.path"), download: text("download"), ..Needs::default() };
+    let paths = ["path", "items.path", "windows.train", "windows.valid", "windows.test"];
     for path in paths.into_iter().filter_map(text) {
         match path.as_str() {
             "???" => needs.open = true,

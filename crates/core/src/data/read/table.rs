@@ -154,17 +154,19 @@ fn diagnose(path: &Path, layout: &Layout, n_columns: usize, places: &Places, mes
                     "{n} columns found, wanted {n_columns} as on the first line (separator {:?})",
                     layout.separator
                 ),
-                "is the file whole, and is text.separator right?",
+                "is the file whole, and is dataset.text.separator right?",
             );
         }
     }
-    data_error(path, None, format!("cannot be read: {message}"), "is the file whole, and are text.* right?")
+    data_error(path, None, format!("cannot be read: {message}"), "is the file whole, and are dataset.text.* right?")
 }
 
 fn guess_separator(text: &str, layout: &Layout) -> String {
     let first = text.lines().next().unwrap_or_default();
     let found = ["::", "\t", "|", ";", ","].into_iter().find(|s| *s != layout.separator && first.contains(s));
-    found.map_or(String::new(), |s| format!("the first line looks separated by {s:?}: write text.separator={s:?}"))
+    found.map_or(String::new(), |s| {
+        format!("the first line looks separated by {s:?}: write dataset.text.separator={s:?}")
+    })
 }
 
 fn read_ndjson(path: &Path, wants: &[Want<'_>]) -> Result<(Frame, Places)> {
@@ -236,9 +238,10 @@ fn missing(path: &Path, line: Option<u64>, name: &str, names: &[String], want: &
     let nearest = names.iter().map(|known| (strsim::jaro_winkler(&known.to_lowercase(), &name.to_lowercase()), known));
     let nearest = nearest.filter(|(score, _)| *score > 0.7).max_by(|a, b| a.0.total_cmp(&b.0));
     let hint = match nearest {
-        Some((_, known)) => format!("did you mean {}={known}?", want.key),
-        None if names.len() == 1 && !hint.is_empty() => hint.to_owned(),
-        None => format!("set {} to one of them, or to null if there is none", want.key),
+        // A single name that holds separators is like every wanted name.
+        _ if names.len() == 1 && !hint.is_empty() => hint.to_owned(),
+        Some((_, known)) => format!("did you mean dataset.{}={known}?", want.key),
+        None => format!("set dataset.{} to one of them, or to null if there is none", want.key),
     };
     data_error(path, line, format!("no column `{name}` ({}); the columns are: {}", want.key, names.join(", ")), &hint)
 }

@@ -50,7 +50,7 @@ fn wrong_files_and_layouts() {
     assert_eq!(got, "x.tsv: the file is empty");
     let (got, hint) = failure("1,10,5,100\n", &[]);
     assert_eq!(got, "x.tsv line 1: 1 column found, wanted column 2 for columns.item");
-    assert_eq!(hint, "the first line looks separated by \",\": write text.separator=\",\"");
+    assert_eq!(hint, "the first line looks separated by \",\": write dataset.text.separator=\",\"");
     let (got, hint) = failure(b"1\t10\t5\t100\n1\t\xe9\t5\t100\n", &[]);
     assert_eq!(got, "x.tsv line 2: is not UTF-8");
     assert!(hint.contains("latin1"));
@@ -59,7 +59,9 @@ fn wrong_files_and_layouts() {
     let header = [("text.header", "true"), ("columns", "{user: uid, item: sku, time: null, rating: null}")];
     let (got, hint) = failure("uid\tsku_id\tts\n1\t2\t3\n", &header);
     assert_eq!(got, "x.tsv line 1: no column `sku` (columns.item); the columns are: uid, sku_id, ts");
-    assert_eq!(hint, "did you mean columns.item=sku_id?");
+    assert_eq!(hint, "did you mean dataset.columns.item=sku_id?");
+    let (_, hint) = failure("uid;sku;ts\n1;2;3\n", &header);
+    assert_eq!(hint, "the first line looks separated by \";\": write dataset.text.separator=\";\"");
     let (got, _) = failure("uid\tsku\tts\n", &header);
     assert_eq!(got, "x.tsv: has no rows");
     let (got, _) = failure("1\t2\t3\n", &[("columns", "{user: uid, item: 2, time: null, rating: null}")]);

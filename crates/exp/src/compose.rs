@@ -1,0 +1,32 @@
+//! Which binary reads which file of `conf/`: for `anyo-doctor` and for the test that no shipped file is stale.
+
+use std::{fs, path::Path};
+
+use anyo_core::config::{SearchPath, compose_all};
+use anyo_student::BaselineRunConfig;
+
+/// Stand for the values that a user must give (`???`).
+const GIVEN: &[&str] = &["dataset.path=my.csv", "dataset.columns.user=user", "dataset.columns.item=item"];
+
+/// Composes every primary file of a `conf/` folder with all options of its groups: its name and the number of
+/// compositions, or what is wrong in one line.
+pub fn compose_conf(conf: &Path) -> Vec<(String, Result<usize, String>)> {
+    let search = SearchPath::new([conf.to_owned()]);
+    let compose = |name: &str| match name {
+        "run-student-baseline" => compose_all::<BaselineRunConfig>(&search, name, GIVEN)
+            .map_err(|error| error.to_string().lines().collect::<Vec<_>>().join("; ")),
+        _ => Err("no program of this version reads it".to_owned()),
+    };
+    let mut names: Vec<String> = fs::read_dir(conf)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".yaml")?.to_owned()))
+        .collect();
+    names.sort();
+    names.into_iter().map(|name| (name.clone(), compose(&name))).collect()
+}
+
+/// [`compose_conf`] in the form that the doctor asks for.
+pub fn check_conf(conf: &Path) -> Vec<(String, Result<(), String>)> {
+    compose_conf(conf).into_iter().map(|(name, result)| (name, result.map(|_| ()))).collect()
+}
