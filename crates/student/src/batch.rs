@@ -23,6 +23,10 @@ impl Example {
     fn input_len(self) -> usize {
         (self.end - self.start - 1) as usize
     }
+
+    fn n_targets(self) -> usize {
+        (self.end - self.first_target) as usize
+    }
 }
 
 /// All training rows of a data set.
@@ -86,24 +90,33 @@ impl<'a> Examples<'a> {
 
     /// Number of targets in one epoch.
     pub fn n_targets(&self) -> usize {
-        self.list.iter().map(|e| (e.end - e.first_target) as usize).sum()
+        self.list.iter().map(|e| e.n_targets()).sum()
     }
 
     /// The batches of an epoch, each a list of examples, in training order.
     ///
     /// With `bucket`, rows of like length share a batch, so that hardly any padding is computed: the shuffled rows are
-    /// sorted by length (ties stay shuffled), cut into batches, and the batches are shuffled again.
+    /// sorted by length (ties stay shuffled), cut into batches of about equally many targets, and the batches are
+    /// shuffled. Cutting by rows instead would give a target among short rows many times the weight of one among long
+    /// rows, since every step counts the same; `batch_size` is then the mean number of rows.
     pub fn epoch(&self, batch_size: usize, bucket: bool, seed: u64, epoch: u64) -> Vec<Vec<u32>> {
         let mut rng = seed::rng(seed, Stream::Shuffle, epoch, 0);
         let mut order: Vec<u32> = (0..self.list.len() as u32).collect();
         shuffle(&mut order, &mut rng);
-        if bucket {
-            order.sort_by_key(|&e| self.list[e as usize].input_len());
+        if !bucket {
+            return order.chunks(batch_size).map(<[u32]>::to_vec).collect();
         }
-        let mut batches: Vec<Vec<u32>> = order.chunks(batch_size).map(<[u32]>::to_vec).collect();
-        if bucket {
-            shuffle(&mut batches, &mut rng);
+        order.sort_by_key(|&e| self.list[e as usize].input_len());
+        let mut batches = vec![Vec::new(); order.len().div_ceil(batch_size)];
+        let (total, mut before) = (self.n_targets(), 0);
+        for e in order {
+            let place = before * batches.len() / total;
+            batches[place].push(e);
+            before += self.list[e as usize].n_targets();
         }
+        // A row longer than a whole batch leaves the next one empty.
+        batches.retain(|batch| !batch.is_empty());
+        shuffle(&mut batches, &mut rng);
         batches
     }
 
@@ -445,5 +458,8 @@ mod tests {
         assert_eq!(all, (0..50).collect::<Vec<_>>());
         assert_ne!(first, examples.epoch(8, true, 1, 1));
         assert_eq!(first, examples.epoch(8, true, 1, 0));
+        assert_eq!(first.len(), 7);
+        let targets = |batch: &Vec<u32>| batch.iter().map(|&e| examples.list[e as usize].n_targets()).sum::<usize>();
+        assert!(first.iter().all(|batch| (20..=32).contains(&targets(batch))), "{:?}", first.iter().map(targets).collect::<Vec<_>>());
     }
 }

@@ -9,13 +9,13 @@ use crate::config::Ranges;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Rows of a batch, at least 1.
+    /// Rows of a batch, at least 1; with `bucket` their mean number.
     pub batch_size: usize,
     /// Batches whose gradients make one step, weighted by their number of targets; at least 1.
     pub accumulation: usize,
     /// Passes over the training rows at most; 0 evaluates the initial weights.
     pub epochs: u64,
-    /// Group rows of like length, so that hardly any padding is computed.
+    /// Group rows of like length into batches of about equally many targets, so that hardly any padding is computed.
     pub bucket: bool,
     /// Validate after every so many epochs, at least 1.
     pub valid_every: u64,
