@@ -460,6 +460,10 @@ mod tests {
         assert_eq!(first, examples.epoch(8, true, 1, 0));
         assert_eq!(first.len(), 7);
         let targets = |batch: &Vec<u32>| batch.iter().map(|&e| examples.list[e as usize].n_targets()).sum::<usize>();
-        assert!(first.iter().all(|batch| (20..=32).contains(&targets(batch))), "{:?}", first.iter().map(targets).collect::<Vec<_>>());
+        assert!(
+            first.iter().all(|batch| (20..=32).contains(&targets(batch))),
+            "{:?}",
+            first.iter().map(targets).collect::<Vec<_>>()
+        );
     }
 }
