@@ -21,7 +21,8 @@ use tch::{Device, Kind, Tensor};
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct State {
     epoch: u64,
-    best: f64,
+    /// The bits of an f64: JSON text does not keep every last digit.
+    best_bits: u64,
     data: DataIdentity,
 }
 
@@ -30,7 +31,7 @@ fn identity(dataset: &str, data_hash: &str, items_hash: &str) -> DataIdentity {
 }
 
 fn state(epoch: u64) -> State {
-    State { epoch, best: 0.1 + 0.2, data: identity("toy", "aaaa", "bbbb") }
+    State { epoch, best_bits: (0.1f64 + 0.2).to_bits(), data: identity("toy", "aaaa", "bbbb") }
 }
 
 struct Training {
