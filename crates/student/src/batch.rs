@@ -7,7 +7,10 @@ use anyo_core::{
 use rand::{Rng, RngExt};
 use tch::{Device, Tensor};
 
-use crate::config::{LossConfig, LossName, Negatives as Distribution, RowsKind};
+use crate::{
+    config::{LossConfig, LossName, Negatives as Distribution, RowsKind},
+    seen::Seen,
+};
 
 /// One training row: `items[start..end]` of a sequence, of which `items[first_target..end]` are targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +139,17 @@ impl<'a> Examples<'a> {
             }
         }
         TrainBatch { input, positives, places, owners, examples: examples.to_vec() }
+    }
+
+    /// For each target of a batch the items that its sequence holds before it, those before the window included.
+    pub fn seen(&self, batch: &TrainBatch) -> Seen {
+        let (mut seen, mut stamps) = (Seen::default(), vec![0; self.n_items]);
+        for (i, &example) in batch.examples.iter().enumerate() {
+            let e = self.list[example as usize];
+            let places = (e.first_target..e.end).map(|place| place as usize);
+            seen.push_sequence(self.rows.items(e.row as usize), places, &mut stamps, i as u32 + 1);
+        }
+        seen
     }
 
     /// Negatives for a batch, all drawn at once.

@@ -101,6 +101,8 @@ pub struct SasrecConfig {
     pub ffn_ratio: f64,
     /// Item vectors enter multiplied by `sqrt(d_model)`.
     pub scale_embeddings: bool,
+    /// A learned number is added to the score of every item of the history; for `ce` and `sampled_softmax`.
+    pub seen_bias: bool,
     /// Epsilon of every layer norm.
     pub norm_eps: f64,
     /// Initial weights.
@@ -270,6 +272,11 @@ impl Check for SasrecConfig {
         list.probability("attention_dropout", self.attention_dropout);
         list.positive("ffn_ratio", self.ffn_ratio);
         list.positive("norm_eps", self.norm_eps);
+        if self.seen_bias && !matches!(self.loss.name, LossName::Ce | LossName::SampledSoftmax) {
+            let message =
+                "needs student.loss.name ce or sampled_softmax: the negatives of bce and gbce are never of the history";
+            list.push("seen_bias", message.into());
+        }
         list.nested("loss", &self.loss);
         list.nested("optim", &self.optim);
         list.0

@@ -37,6 +37,14 @@ impl Mode {
         }
     }
 
+    /// `residual` plus the dropout of `x`, in one pass over both.
+    pub fn add_dropped(&self, residual: &Tensor, x: &Tensor, p: f64) -> Tensor {
+        match self.mask(x, p) {
+            Some(mask) => residual.addcmul(x, &mask),
+            None => residual + x,
+        }
+    }
+
     /// The factors that [`Self::dropout`] would multiply by; `None` when nothing is dropped.
     pub fn mask(&self, like: &Tensor, p: f64) -> Option<Tensor> {
         let Self::Train(stream) = self else { return None };

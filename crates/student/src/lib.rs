@@ -9,6 +9,7 @@ pub mod loss;
 mod network;
 mod pipeline;
 mod recommend;
+pub mod seen;
 mod student;
 mod train;
 mod train_config;

@@ -27,6 +27,7 @@ pub struct Sasrec {
     pos_emb: Tensor,  // [L, D]; row L-1 belongs to the newest item
     blocks: Vec<Block>,
     ln_last: LayerNorm,
+    seen_bias: Option<Tensor>, // [1]
 }
 
 #[derive(Debug)]
@@ -57,7 +58,8 @@ impl Sasrec {
         let pos_emb = make.matrix("pos_emb.weight", [config.max_len as i64, d])?;
         let blocks = (0..config.n_blocks).map(|i| make.block(i, d, inner, config.ffn)).collect::<Result<_>>()?;
         let ln_last = make.norm("ln_last", d)?;
-        Ok(Self { config: config.clone(), item_emb, pos_emb, blocks, ln_last })
+        let seen_bias = config.seen_bias.then(|| make.vector("seen_bias", 1, Init::Zeros)).transpose()?;
+        Ok(Self { config: config.clone(), item_emb, pos_emb, blocks, ln_last, seen_bias })
     }
 
     fn embed(&self, input: &Input, mode: &Mode) -> Tensor {
@@ -69,20 +71,21 @@ impl Sasrec {
         mode.dropout(&(x + Tensor::embedding(&self.pos_emb, &places, -1, false, false)), self.config.dropout)
     }
 
-    /// The position-wise part without its residual.
-    fn feed_forward(&self, ffn: &FeedForward, x: &Tensor, mode: &Mode) -> Tensor {
+    /// `residual` plus the position-wise part of `x`.
+    fn feed_forward(&self, ffn: &FeedForward, x: &Tensor, residual: &Tensor, mode: &Mode) -> Tensor {
         let p = self.config.dropout;
-        match ffn {
+        let out = match ffn {
             FeedForward::TwoLayers { first, second, gelu } => {
                 let hidden = first.forward(x);
                 let hidden = if *gelu { hidden.gelu("none") } else { hidden.relu() };
-                mode.dropout(&second.forward(&mode.dropout(&hidden, p)), p)
+                second.forward(&mode.dropout(&hidden, p))
             }
             FeedForward::Gated { gate, up, down } => {
                 let hidden = gate.forward(x).silu() * up.forward(x);
-                mode.dropout(&down.forward(&mode.dropout(&hidden, p)), p)
+                down.forward(&mode.dropout(&hidden, p))
             }
-        }
+        };
+        mode.add_dropped(residual, &out, p)
     }
 
     /// One block. `x` `[B,T,D]` gives keys and values; `newest` `[B,1,D]`, where given, is the only place that asks.
@@ -97,13 +100,14 @@ impl Sasrec {
             }
             Norm::Pre => (block.ln1.forward(asking), block.ln1.forward(x)),
         };
-        let (q, k, v) = if newest.is_none() && c.norm == Norm::Pre {
+        let [q, k, v] = if newest.is_none() && c.norm == Norm::Pre {
             let qkv = block.in_proj.forward(&seen); // [B,T,3D]
-            (qkv.narrow(-1, 0, d), qkv.narrow(-1, d, d), qkv.narrow(-1, 2 * d, d))
+            split(&qkv, d)
         } else {
             let q = block.in_proj.rows(0, d).forward(&asking_normed);
             let kv = block.in_proj.rows(d, 2 * d).forward(&seen); // [B,T,2D]
-            (q, kv.narrow(-1, 0, d), kv.narrow(-1, d, d))
+            let [k, v] = split(&kv, d);
+            [q, k, v]
         };
         let attended = match newest {
             Some((_, lens)) => newest_attention(&q, &k, &v, c.n_heads, lens),
@@ -113,12 +117,12 @@ impl Sasrec {
         match c.norm {
             Norm::Query => {
                 let x = block.ln2.forward(&(asking_normed + attended));
-                self.feed_forward(&block.ffn, &x, mode) + x
+                self.feed_forward(&block.ffn, &x, &x, mode)
             }
             Norm::Pre => {
-                let x = asking + mode.dropout(&attended, c.dropout);
+                let x = mode.add_dropped(asking, &attended, c.dropout);
                 let normed = block.ln2.forward(&x);
-                x + self.feed_forward(&block.ffn, &normed, mode)
+                self.feed_forward(&block.ffn, &normed, &x, mode)
             }
         }
     }
@@ -154,8 +158,15 @@ impl Network for Sasrec {
     }
 
     fn head(&self) -> Head {
-        Head { weight: self.item_emb.shallow_clone(), bias: None }
+        let seen_bias = self.seen_bias.as_ref().map(Tensor::shallow_clone);
+        Head { weight: self.item_emb.shallow_clone(), bias: None, seen_bias }
     }
+}
+
+/// The parts of width `d` along the last axis. Backward joins their gradients with one copy; `narrow` would fill a zero
+/// tensor of the whole width for each part and add them up.
+fn split<const N: usize>(x: &Tensor, d: i64) -> [Tensor; N] {
+    x.split(d, -1).try_into().unwrap_or_else(|parts: Vec<_>| unreachable!("{} parts of width {d}", parts.len()))
 }
 
 /// Zeroes the state of rows without any item: nothing is known of them.

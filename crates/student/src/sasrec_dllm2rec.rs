@@ -99,7 +99,11 @@ impl Network for SasrecDllm2rec {
     }
 
     fn head(&self) -> Head {
-        Head { weight: self.s_fc.weight.shallow_clone(), bias: self.s_fc.bias.as_ref().map(Tensor::shallow_clone) }
+        Head {
+            weight: self.s_fc.weight.shallow_clone(),
+            bias: self.s_fc.bias.as_ref().map(Tensor::shallow_clone),
+            seen_bias: None,
+        }
     }
 }
 
@@ -138,6 +142,6 @@ impl PytorchDefaults<'_> {
 
     pub(crate) fn head(&mut self, name: &str, n_items: i64, d: i64) -> Result<Head> {
         let Linear { weight, bias } = self.linear(name, &[n_items, d])?;
-        Ok(Head { weight, bias })
+        Ok(Head { weight, bias, seen_bias: None })
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     baselines::{ItemKnn, Popularity},
     batch::Input,
     config::StudentConfig,
+    seen::Seen,
 };
 
 /// A network with its parameters, ready to train or to rank.
@@ -64,7 +65,12 @@ impl Recommender for Student {
         let window = |h: &'_ &'_ [u32]| h.len().saturating_sub(self.max_len);
         let histories: Vec<&[u32]> = batch.histories.iter().map(|h| &h[window(h)..]).collect();
         let input = Input::new(&histories, self.network.pad(), self.params.device());
-        Ok(self.network.head().scores(&self.network.newest(&input)))
+        let head = self.network.head();
+        let scores = head.scores(&self.network.newest(&input));
+        if let Some(value) = head.seen_value() {
+            Seen::of_histories(batch.histories, scores.size()[1] as usize).add(&scores, 0, value);
+        }
+        Ok(scores)
     }
 }
 

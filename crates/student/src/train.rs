@@ -17,7 +17,8 @@ use crate::{
     batch::{Examples, Sampler},
     config::{Recipe, StudentConfig},
     dropout::Mode,
-    loss::Loss,
+    loss::{Loss, Targets},
+    seen::Seen,
     student::Student,
     train_config::TrainConfig,
 };
@@ -293,7 +294,9 @@ impl<'a> Trainer<'a> {
         let places = Tensor::from_slice(&batch.places).to_device(device);
         let states = states.reshape([-1, width]).index_select(0, &places); // [N,D]
         let head = network.head();
-        let found = self.loss.grad(&states.detach(), &head, &batch.positives, &negatives, 1.0 / n as f64);
+        let seen = if head.seen_bias.is_some() { self.examples.seen(&batch) } else { Seen::default() };
+        let targets = Targets { positives: &batch.positives, seen: &seen };
+        let found = self.loss.grad(&states.detach(), &head, targets, &negatives, 1.0 / n as f64);
         let inputs: Vec<Tensor> = params.trainable().map(|(_, t)| t.shallow_clone()).collect();
         let gradients = Tensor::f_run_backward(&[found.surrogate(&states, &head)], &inputs, false, false)?;
         let gradients = gradients.into_iter().map(|g| g.defined().then_some(g)).collect();

@@ -11,7 +11,8 @@ use anyo_student::{
     batch::{Input, Negatives},
     config::{LogQ, LossConfig, LossName, StudentConfig},
     dropout::Mode,
-    loss::{Head, Loss},
+    loss::{Head, Loss, Targets},
+    seen::Seen,
 };
 use support::{fixture, loss_config, neural};
 use tch::{Device, Kind, Tensor};
@@ -75,7 +76,8 @@ impl Case {
         let states = network.states(&self.input(), &Mode::Eval);
         let states = states.reshape([-1, states.size()[2]]).index_select(0, &Tensor::from_slice(places));
         let n = positives.len() as f64;
-        let found = loss.grad(&states.detach(), &network.head(), positives, negatives, factor / n);
+        let targets = Targets { positives, seen: &Seen::default() };
+        let found = loss.grad(&states.detach(), &network.head(), targets, negatives, factor / n);
         let want = self.losses[name].as_f64().unwrap();
         assert!(
             (found.sum * factor / n - want).abs() < 1e-5 * want.abs().max(1.0),
@@ -190,7 +192,7 @@ fn losses_are_pytorchs() {
     let want: serde_json::Value = serde_json::from_str(&text).unwrap();
     let ints = |key: &str| -> Vec<i32> { tensors[key].to_kind(Kind::Int).view([-1]).try_into().unwrap() };
     let states = tensors["in.scores"].shallow_clone();
-    let head = Head { weight: Tensor::eye(N_ITEMS as i64, (Kind::Float, Device::Cpu)), bias: None };
+    let head = Head { weight: Tensor::eye(N_ITEMS as i64, (Kind::Float, Device::Cpu)), bias: None, seen_bias: None };
     let (positives, counts) = (ints("in.pos"), ints("in.freq").iter().map(|&f| f as u64).collect::<Vec<_>>());
     let per_target = |k: usize| Negatives::PerTarget {
         items: ints("in.neg").chunks(9).flat_map(|row| row[..k].to_vec()).collect(),
@@ -208,7 +210,8 @@ fn losses_are_pytorchs() {
         ("sampled_softmax_uniform_corrected_positive", sampled(LogQ::Both), shared.clone()),
         ("ce+dro", dro, Negatives::None),
     ] {
-        let found = Loss::new(&config, &counts).grad(&states, &head, &positives, &negatives, 1.0 / 12.0);
+        let targets = Targets { positives: &positives, seen: &Seen::default() };
+        let found = Loss::new(&config, &counts).grad(&states, &head, targets, &negatives, 1.0 / 12.0);
         let value = |key: &str| want["losses"][key].as_f64().unwrap_or_else(|| panic!("no {key} in losses.json"));
         let grad = |key: &str| tensors[&format!("grad.{key}")].shallow_clone();
         let (loss, by_scores) = match name {

@@ -14,6 +14,7 @@ use tch::{Kind, Tensor};
 use crate::{
     batch::Negatives,
     config::{LossConfig, LossName},
+    seen::{SEEN_SCALE, Seen},
 };
 
 pub(crate) use kernel::{axpy, best_of_machine, dot};
@@ -25,6 +26,8 @@ pub struct Head {
     pub weight: Tensor,
     /// `[n_items]`.
     pub bias: Option<Tensor>,
+    /// `[1]`; this times [`SEEN_SCALE`] is added to the scores of items that the history holds.
+    pub seen_bias: Option<Tensor>,
 }
 
 impl Head {
@@ -32,6 +35,20 @@ impl Head {
     pub fn scores(&self, states: &Tensor) -> Tensor {
         states.linear(&self.weight, self.bias.as_ref())
     }
+
+    /// What is added to the score of a seen item; `None` without such a number.
+    pub(crate) fn seen_value(&self) -> Option<f32> {
+        self.seen_bias.as_ref().map(|b| (b.double_value(&[0]) * SEEN_SCALE) as f32)
+    }
+}
+
+/// The targets of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Targets<'a> {
+    /// Target items `[N]`.
+    pub positives: &'a [i32],
+    /// What each target's sequence holds before it; read only where the head has a [`Head::seen_bias`].
+    pub seen: &'a Seen,
 }
 
 /// Sum of a loss over the targets and its gradients, each multiplied by the scale that was asked for.
@@ -45,6 +62,8 @@ pub struct LossGrad {
     pub weight: Tensor,
     /// By the head's bias `[n_items]`, where there is one.
     pub bias: Option<Tensor>,
+    /// By [`Head::seen_bias`] `[1]`, where there is one.
+    pub seen_bias: Option<f64>,
 }
 
 impl LossGrad {
@@ -54,6 +73,7 @@ impl LossGrad {
             states: states.zeros_like(),
             weight: head.weight.zeros_like(),
             bias: head.bias.as_ref().map(Tensor::zeros_like),
+            seen_bias: head.seen_bias.as_ref().map(|_| 0.0),
         }
     }
 
@@ -64,13 +84,21 @@ impl LossGrad {
         if let (Some(mine), Some(theirs)) = (self.bias.as_mut(), other.bias) {
             *mine += theirs;
         }
+        if let (Some(mine), Some(theirs)) = (self.seen_bias.as_mut(), other.seen_bias) {
+            *mine += theirs;
+        }
     }
 
     /// A scalar whose backward pass puts these gradients into the graph of `states` and into the head.
     pub fn surrogate(&self, states: &Tensor, head: &Head) -> Tensor {
-        let mut total = (states * &self.states).sum(Kind::Float) + (&head.weight * &self.weight).sum(Kind::Float);
+        // An inner product keeps no product for the backward pass.
+        let inner = |x: &Tensor, grad: &Tensor| x.reshape(-1).dot(&grad.reshape(-1));
+        let mut total = inner(states, &self.states) + inner(&head.weight, &self.weight);
         if let (Some(bias), Some(grad)) = (&head.bias, &self.bias) {
-            total += (bias * grad).sum(Kind::Float);
+            total += inner(bias, grad);
+        }
+        if let (Some(bias), Some(grad)) = (&head.seen_bias, self.seen_bias) {
+            total += bias.sum(Kind::Float) * grad;
         }
         total
     }
@@ -95,9 +123,17 @@ impl Loss {
 
     /// Loss and gradients over N targets.
     ///
-    /// states `[N, D]` without a graph, `positives` `[N]`, `negatives` as the form needs them; the gradients are those
-    /// of `scale` times the sum.
-    pub fn grad(&self, states: &Tensor, head: &Head, positives: &[i32], negatives: &Negatives, scale: f64) -> LossGrad {
+    /// states `[N, D]` without a graph, `negatives` as the form needs them; the gradients are those of `scale` times
+    /// the sum.
+    pub fn grad(
+        &self,
+        states: &Tensor,
+        head: &Head,
+        targets: Targets<'_>,
+        negatives: &Negatives,
+        scale: f64,
+    ) -> LossGrad {
+        let positives = targets.positives;
         let _guard = tch::no_grad_guard();
         let c = &self.config;
         let inv_temperature = 1.0 / c.temperature;
@@ -108,14 +144,13 @@ impl Loss {
                     pairwise::Form::Gbce { beta: gbce_beta(c.gbce_t, c.n_negatives, head.weight.size()[0] as usize) };
                 pairwise::grad(states, head, positives, negatives, form, scale)
             }
-            LossName::Ce => catalogue::cross_entropy(states, head, positives, inv_temperature, scale),
+            LossName::Ce => catalogue::cross_entropy(states, head, targets, inv_temperature, scale),
             LossName::SampledSoftmax => {
-                sampled::grad(states, head, positives, negatives, (c.logq, &self.proposal), inv_temperature, scale)
+                sampled::grad(states, head, targets, negatives, (c.logq, &self.proposal), inv_temperature, scale)
             }
         };
         if c.dros_alpha > 0.0 {
-            let mut dros =
-                catalogue::dros(states, head, positives, &self.propensity, c.dros_beta, scale * c.dros_alpha);
+            let mut dros = catalogue::dros(states, head, targets, &self.propensity, c.dros_beta, scale * c.dros_alpha);
             dros.sum *= c.dros_alpha;
             total.add(dros);
         }
@@ -137,7 +172,71 @@ fn propensities(counts: &[u64]) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
+    use crate::config::{LogQ, Negatives as Distribution};
+
+    #[test]
+    fn seen_bias_agrees_with_autograd() {
+        tch::manual_seed(11);
+        let leaf = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let (states, weight, theta) = (leaf(&[5, 4]), leaf(&[7, 4]), leaf(&[1]));
+        let positives = [0, 3, 6, 3, 1];
+        // Row 3's target is a repeat.
+        let histories: [&[u32]; 5] = [&[1, 2], &[], &[0, 1, 2, 3], &[3, 5, 3], &[4]];
+        let (shared, counts) = (vec![2, 3, 2, 5, 0, 1], [1u64; 7]);
+        let seen = Seen::of_histories(&histories, 7);
+        for (name, dros_alpha) in [(LossName::Ce, 0.0), (LossName::Ce, 0.5), (LossName::SampledSoftmax, 0.0)] {
+            let config = LossConfig {
+                name,
+                n_negatives: 6,
+                negatives: Distribution::Uniform,
+                logq: LogQ::None,
+                gbce_t: 0.75,
+                temperature: 2.0,
+                dros_alpha,
+                dros_beta: 1.0,
+            };
+            let loss = Loss::new(&config, &counts);
+            let head = Head { weight: weight.shallow_clone(), bias: None, seen_bias: Some(theta.shallow_clone()) };
+            let negatives = match name {
+                LossName::Ce => Negatives::None,
+                _ => Negatives::Shared { items: shared.clone() },
+            };
+            let targets = Targets { positives: &positives, seen: &seen };
+            let found = loss.grad(&states.detach(), &head, targets, &negatives, 0.25);
+
+            let marks = Tensor::zeros([5, 7], (Kind::Float, Device::Cpu));
+            seen.add(&marks, 0, SEEN_SCALE as f32);
+            let scores = states.matmul(&weight.transpose(0, 1)) + &theta * marks;
+            let target = Tensor::from_slice(&positives).to_kind(Kind::Int64);
+            let mut total = match name {
+                LossName::Ce => {
+                    (&scores / 2.0).cross_entropy_loss::<&Tensor>(&target, None, tch::Reduction::Sum, -100, 0.0)
+                }
+                _ => {
+                    let ids = Tensor::from_slice(&shared).to_kind(Kind::Int64);
+                    let own = target.unsqueeze(1);
+                    let rest = scores.index_select(1, &ids).masked_fill(&ids.unsqueeze(0).eq_tensor(&own), -1e30);
+                    let all = Tensor::cat(&[scores.gather(1, &own, false), rest], 1) / 2.0;
+                    -all.log_softmax(1, Kind::Float).select(1, 0).sum(Kind::Float)
+                }
+            };
+            if dros_alpha > 0.0 {
+                let p = Tensor::from_slice(&propensities(&counts));
+                let one_hot = target.one_hot(7).to_kind(Kind::Float);
+                total += ((&scores - one_hot).square() * p).logsumexp([-1i64], false).sum(Kind::Float) * dros_alpha;
+            }
+            assert!((found.sum - total.double_value(&[])).abs() < 1e-4, "{name:?}: {} against {total}", found.sum);
+            let inputs = [&states, &weight, &theta];
+            let wanted = Tensor::run_backward(&[total * 0.25], &inputs, false, false);
+            let got = Tensor::run_backward(&[found.surrogate(&states, &head)], &inputs, false, false);
+            for (got, wanted) in got.iter().zip(&wanted) {
+                assert!(got.allclose(wanted, 1e-4, 1e-5, false), "{name:?}: {got} against {wanted}");
+            }
+        }
+    }
 
     #[test]
     fn propensities_match_the_hand_values() {

@@ -199,6 +199,7 @@ mod tests {
         let head = Head {
             weight: Tensor::randn([13, 21], (Kind::Float, Device::Cpu)),
             bias: Some(Tensor::randn([13], (Kind::Float, Device::Cpu))),
+            seen_bias: None,
         };
         let positives = (0..9).map(|i| i % 5).collect();
         let negatives = (0..27).map(|i| 5 + i % 8).collect();

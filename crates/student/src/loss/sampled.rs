@@ -3,8 +3,12 @@
 use anyo_core::parallel;
 use tch::{Device, Kind, Tensor};
 
-use super::{Head, LossGrad, kernel::cross_entropy_row};
-use crate::{batch::Negatives, config::LogQ};
+use super::{Head, LossGrad, Targets, kernel::cross_entropy_row};
+use crate::{
+    batch::Negatives,
+    config::LogQ,
+    seen::{SEEN_SCALE, Seen},
+};
 
 /// Cross-entropy of the target against itself and K shared negatives, mean `log Σ exp(z) - z⁺`.
 ///
@@ -13,7 +17,7 @@ use crate::{batch::Negatives, config::LogQ};
 pub(super) fn grad(
     states: &Tensor,
     head: &Head,
-    positives: &[i32],
+    Targets { positives, seen }: Targets<'_>,
     negatives: &Negatives,
     (logq, proposal): (LogQ, &[f32]),
     inv_temperature: f64,
@@ -53,6 +57,11 @@ pub(super) fn grad(
 
     let mut total = LossGrad::zeros(states, head);
     let collisions = Collisions::new(items, head.weight.size()[0] as usize);
+    let seen = head.seen_value().map(|value| {
+        let columns = collisions.columns(positives, seen);
+        columns.add(&scores, 0, value);
+        columns
+    });
     total.sum = if device == Device::Cpu && scores.kind() == Kind::Float {
         softmax_rows(&mut scores, positives, &collisions, inv_temperature, scale)
     } else {
@@ -67,6 +76,9 @@ pub(super) fn grad(
         loss
     };
 
+    if let (Some(columns), Some(grad)) = (&seen, total.seen_bias.as_mut()) {
+        *grad = SEEN_SCALE * columns.sum(&scores, 0);
+    }
     let by_positive = scores.narrow(1, 0, 1); // [N,1]
     let by_negative = scores.narrow(1, 1, k); // [N,K]
     total.states = by_negative.matmul(&negative_vectors) + &by_positive * &positive_vectors;
@@ -101,6 +113,23 @@ impl Collisions {
             visit(place as usize);
             place = self.next[place as usize];
         }
+    }
+
+    /// The columns of seen items in the scores: 0 is the row's own target, then come the shared negatives.
+    fn columns(&self, positives: &[i32], seen: &Seen) -> Seen {
+        let mut found = Seen::default();
+        let mut columns = Vec::new();
+        for (row, &positive) in positives.iter().enumerate() {
+            for &item in seen.row(row) {
+                if item as i32 == positive {
+                    columns.push(0);
+                } else {
+                    self.each(item as i32, |place| columns.push(place as u32 + 1));
+                }
+            }
+            found.push(columns.drain(..));
+        }
+        found
     }
 }
 

@@ -68,6 +68,7 @@ pub(crate) fn neural(name: &str, changes: &[(&str, Value)]) -> StudentConfig {
             ("ffn", json!("relu")),
             ("ffn_ratio", json!(1.0)),
             ("scale_embeddings", json!(true)),
+            ("seen_bias", json!(false)),
             ("norm_eps", json!(1e-8)),
             ("init", json!("xavier_normal")),
             ("rows", json!("every_position")),
