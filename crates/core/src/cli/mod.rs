@@ -10,6 +10,7 @@
 //!         about: "Trains a student alone and evaluates it.",
 //!         examples: &["run-student-baseline dataset=movielens-100k", "run-student-baseline -m seed=1,2,3"],
 //!         resumable: &["train.epochs"],
+//!         subcommand: None,
 //!     };
 //!     cli::run::<Config>(&app, |config, run| {
 //!         run.info("started");
@@ -51,6 +52,8 @@ pub struct App {
     pub examples: &'static [&'static str],
     /// Keys that `--resume` may change, with all below them: `train.epochs`.
     pub resumable: &'static [&'static str],
+    /// The word after the binary's name that chose this app, where one binary has several.
+    pub subcommand: Option<&'static str>,
 }
 
 /// Reads the command line and the configuration, makes the run folder and calls `body`; or sweeps, prints, explains.
@@ -60,13 +63,51 @@ pub fn run<C>(app: &App, body: impl FnOnce(C, &mut Run) -> Result<()>) -> ExitCo
 where
     C: Serialize + DeserializeOwned + Check,
 {
+    enter(app, |session| start(session, body))
+}
+
+/// As [`run`] for a program that answers on stdout and keeps nothing: no run folder, no sweep.
+///
+/// Exit codes: 0 done, 1 it failed, 2 bad command or configuration, 130 interrupted.
+pub fn tool<C>(app: &App, body: impl FnOnce(C) -> Result<()>) -> ExitCode
+where
+    C: Serialize + DeserializeOwned + Check,
+{
+    enter(app, |session| {
+        let flags = &session.flags;
+        let unused =
+            [("--multirun", flags.multirun), ("--from", flags.from.is_some()), ("--resume", flags.resume.is_some())];
+        if let Some((flag, _)) = unused.iter().find(|(_, given)| *given) {
+            tell(&Error::Invalid {
+                message: format!("{flag}: {} keeps no runs", app.name),
+                hint: Some("leave the flag out".into()),
+            });
+            return 2;
+        }
+        told((|| {
+            let search = session.search()?;
+            if session.look::<C>(&search)? {
+                return Ok(0);
+            }
+            let (_, config) = session.load::<C>(&search, &flags.words, None, None)?;
+            body(config).map(|()| 0)
+        })())
+    })
+}
+
+/// Reads the flags of this process and hands them on; a panic becomes one line.
+fn enter(app: &App, body: impl FnOnce(&Session<'_>) -> u8) -> ExitCode {
     guard::install();
-    let words: Vec<_> = env::args_os().collect();
+    let argv: Vec<_> = env::args_os().collect();
+    let mut words = argv.clone();
+    if app.subcommand.is_some() && words.len() > 1 {
+        words.remove(1);
+    }
     let code = match flags::parse(app, &words) {
         Ok(flags::Parsed::Go(flags)) => {
             let session =
-                Session { app, flags: *flags, argv: words.iter().map(|w| w.to_string_lossy().into_owned()).collect() };
-            guard::catch(|| start(&session, body)).unwrap_or_else(|panic| guard::tell(&panic, None))
+                Session { app, flags: *flags, argv: argv.iter().map(|w| w.to_string_lossy().into_owned()).collect() };
+            guard::catch(|| body(&session)).unwrap_or_else(|panic| guard::tell(&panic, None))
         }
         Ok(flags::Parsed::Help) => {
             inspect::help(app, &flags::Flags::lenient(&words));
@@ -96,17 +137,21 @@ fn start<C>(session: &Session<'_>, body: impl FnOnce(C, &mut Run) -> Result<()>)
 where
     C: Serialize + DeserializeOwned + Check,
 {
-    let flags = &session.flags;
-    let outcome = (|| -> Result<u8> {
+    told((|| {
         let search = session.search()?;
-        if let Some(what) = flags.info.as_deref().or(flags.cfg.as_deref().filter(|c| *c == "defaults")) {
-            return inspect::info(session, &search, what).map(|()| 0);
+        if session.look::<C>(&search)? {
+            return Ok(0);
         }
-        if let Some(what) = flags.cfg.as_deref() {
-            return inspect::cfg::<C>(session, &search, what).map(|()| 0);
+        if session.flags.multirun {
+            sweep::run::<C>(session, &search)
+        } else {
+            single::run::<C>(session, &search, body)
         }
-        if flags.multirun { sweep::run::<C>(session, &search) } else { single::run::<C>(session, &search, body) }
-    })();
+    })())
+}
+
+/// The exit code; an error is told.
+fn told(outcome: Result<u8>) -> u8 {
     outcome.unwrap_or_else(|error| {
         tell(&error);
         // A run that was named wrongly is a bad command.
@@ -120,6 +165,18 @@ pub(crate) fn tell(error: &Error) {
 }
 
 impl Session<'_> {
+    /// Answers `--info` and `--cfg`; whether there was such a flag.
+    fn look<C: Serialize + DeserializeOwned + Check>(&self, search: &SearchPath) -> Result<bool> {
+        let flags = &self.flags;
+        if let Some(what) = flags.info.as_deref().or(flags.cfg.as_deref().filter(|c| *c == "defaults")) {
+            return inspect::info(self, search, what).map(|()| true);
+        }
+        match flags.cfg.as_deref() {
+            Some(what) => inspect::cfg::<C>(self, search, what).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
     pub(crate) fn primary(&self) -> &str {
         self.flags.config_name.as_deref().unwrap_or(self.app.name)
     }

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
             "run-student-baseline -m dataset=movielens-100k student=sasrec,gru4rec seed=1,2,3",
         ],
         resumable: &["train.epochs", "train.patience", "train.checkpoint", "train.log_every", "threads", "data"],
+        subcommand: None,
     };
     cli::run::<BaselineRunConfig>(&app, |config, run| run_student_baseline(&config, run))
 }
