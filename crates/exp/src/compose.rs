@@ -5,6 +5,8 @@ use std::{fs, path::Path};
 use anyo_core::config::{SearchPath, compose_all};
 use anyo_student::BaselineRunConfig;
 
+use crate::run_lm;
+
 /// Stand for the values that a user must give (`???`).
 const GIVEN: &[&str] = &["dataset.path=my.csv", "dataset.columns.user=user", "dataset.columns.item=item"];
 
@@ -12,10 +14,21 @@ const GIVEN: &[&str] = &["dataset.path=my.csv", "dataset.columns.user=user", "da
 /// compositions, or what is wrong in one line.
 pub fn compose_conf(conf: &Path) -> Vec<(String, Result<usize, String>)> {
     let search = SearchPath::new([conf.to_owned()]);
-    let compose = |name: &str| match name {
-        "run-student-baseline" => compose_all::<BaselineRunConfig>(&search, name, GIVEN)
-            .map_err(|error| error.to_string().lines().collect::<Vec<_>>().join("; ")),
-        _ => Err("no program of this version reads it".to_owned()),
+    let compose = |name: &str| {
+        let composed = match name {
+            "run-student-baseline" => compose_all::<BaselineRunConfig>(&search, name, GIVEN),
+            "run-lm-generate" => compose_all::<run_lm::GenerateConfig>(&search, name, &["prompt=Hello"]),
+            "run-lm-chat" => compose_all::<run_lm::ChatConfig>(&search, name, &[]),
+            "run-lm-score" => {
+                compose_all::<run_lm::ScoreConfig>(&search, name, &["prompt=A", "continuations=[\" b\"]"])
+            }
+            "run-lm-plan" => compose_all::<run_lm::PlanConfig>(&search, name, &["model=folder"]),
+            "run-lm-pretrain" => compose_all::<run_lm::PretrainRunConfig>(&search, name, GIVEN),
+            "run-lm-convert" => compose_all::<run_lm::ConvertConfig>(&search, name, &["from=a.bin", "to=b"]),
+            "run-lm-quantize-report" => compose_all::<run_lm::QuantizeReportConfig>(&search, name, &[]),
+            _ => return Err("no program of this version reads it".to_owned()),
+        };
+        composed.map_err(|error| error.to_string().lines().collect::<Vec<_>>().join("; "))
     };
     let mut names: Vec<String> = fs::read_dir(conf)
         .into_iter()

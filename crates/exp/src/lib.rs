@@ -4,3 +4,4 @@ pub mod bench_student;
 pub mod compose;
 pub mod doctor;
 pub mod recommend;
+pub mod run_lm;

@@ -178,6 +178,11 @@ impl Run {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// The flag behind [`Run::stop_requested`], for a library that watches it while it works.
+    pub fn stop_flag(&self) -> &AtomicBool {
+        &self.stop
+    }
+
     pub(crate) fn console(&self) -> &Console {
         &self.console
     }
