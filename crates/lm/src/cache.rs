@@ -7,10 +7,10 @@ use tch::{Tensor, no_grad};
 const FIRST_ROOM: i64 = 64;
 
 /// Keys and values of one layer, `[B,Hkv,P,Dh]` with room for more positions than are filled.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Layer {
-    keys: Tensor,
-    values: Tensor,
+    keys: Option<Tensor>,
+    values: Option<Tensor>,
 }
 
 /// The cache of one batch: for every layer the rotated keys and the values. No gradient flows through it.
@@ -19,17 +19,44 @@ pub struct KvCache {
     rows: i64,
     len: i64,
     max: i64,
-    layers: Vec<Option<Layer>>,
-    /// Embedded inputs `[B,P,D]` of a LongRoPE model while its context is short: crossing the original length changes
-    /// the frequencies of every token, so all are computed again.
-    pub(crate) inputs: Option<Tensor>,
+    layers: Vec<Layer>,
+    /// Embedded inputs `[B,P,D]` of a LongRoPE model, whose frequencies change for every token when the context crosses
+    /// the original length: then all are computed again.
+    inputs: Option<Tensor>,
+    /// Which of the two sets of frequencies turned the keys.
+    pub(crate) long: bool,
+}
+
+/// Writes `new` into `slot` behind the first `len` positions of `axis`, making room where there is none; gives the first
+/// `len + s` positions.
+fn write_behind(slot: &mut Option<Tensor>, new: &Tensor, axis: i64, len: i64, max: i64) -> Result<Tensor> {
+    let size_at = |t: &Tensor| t.size()[axis as usize];
+    let total = len + size_at(new);
+    let room = slot.as_ref().map_or(0, size_at);
+    let buffer = match slot.take() {
+        Some(buffer) if room >= total => buffer,
+        old => {
+            let room = total.max((2 * room).max(total + total / 4).max(FIRST_ROOM).min(max));
+            let mut size = new.size();
+            size[axis as usize] = room;
+            let grown = Tensor::f_empty(&size, (new.kind(), new.device()))?;
+            if let Some(old) = old.filter(|_| len > 0) {
+                grown.f_narrow(axis, 0, len)?.f_copy_(&old.f_narrow(axis, 0, len)?)?;
+            }
+            grown
+        }
+    };
+    buffer.f_narrow(axis, len, total - len)?.f_copy_(new)?;
+    let filled = buffer.f_narrow(axis, 0, total)?;
+    *slot = Some(buffer);
+    Ok(filled)
 }
 
 impl KvCache {
     /// An empty cache of `rows` rows for `n_layers` layers, for at most `max` positions.
     pub(crate) fn new(rows: usize, n_layers: usize, max: usize) -> Self {
-        let layers = (0..n_layers).map(|_| None).collect();
-        Self { rows: rows as i64, len: 0, max: max as i64, layers, inputs: None }
+        let layers = (0..n_layers).map(|_| Layer::default()).collect();
+        Self { rows: rows as i64, len: 0, max: max as i64, layers, inputs: None, long: false }
     }
 
     /// Number of rows.
@@ -51,47 +78,32 @@ impl KvCache {
     pub fn truncate(&mut self, len: usize) {
         if (len as i64) < self.len {
             self.len = len as i64;
-            self.inputs = self.inputs.as_ref().map(|x| x.narrow(1, 0, len as i64));
         }
     }
 
     /// Bytes of all tensors, room for further positions included.
     pub fn bytes(&self) -> usize {
-        let tensors = self.layers.iter().flatten().flat_map(|layer| [&layer.keys, &layer.values]);
-        tensors.chain(&self.inputs).map(|t| t.numel() * t.kind().elt_size_in_bytes()).sum()
+        let tensors = self.layers.iter().flat_map(|layer| [&layer.keys, &layer.values]).chain([&self.inputs]);
+        tensors.flatten().map(|t| t.numel() * t.kind().elt_size_in_bytes()).sum()
     }
 
     /// Writes keys and values `[B,Hkv,S,Dh]` of `layer` behind the filled positions and returns all of them,
     /// `[B,Hkv,len + S,Dh]`. The length changes with [`KvCache::advance`], once all layers are through.
     pub(crate) fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<(Tensor, Tensor)> {
         let (len, max) = (self.len, self.max);
-        let Some(slot) = self.layers.get_mut(layer) else {
+        let Some(layer) = self.layers.get_mut(layer) else {
             return Err(Error::invalid(format!("the cache has no layer {layer}; it belongs to another model")));
         };
         no_grad(|| {
-            let s = keys.size()[2];
-            let total = len + s;
-            let room = slot.as_ref().map_or(0, |l| l.keys.size()[2]);
-            if room < total {
-                let room = total.max((2 * room).max(total + total / 4).max(FIRST_ROOM).min(max));
-                let grow = |new: &Tensor, old: Option<&Tensor>| -> Result<Tensor> {
-                    let mut size = new.size();
-                    size[2] = room;
-                    let grown = Tensor::f_empty(&size, (new.kind(), new.device()))?;
-                    if let Some(old) = old.filter(|_| len > 0) {
-                        grown.f_narrow(2, 0, len)?.f_copy_(&old.f_narrow(2, 0, len)?)?;
-                    }
-                    Ok(grown)
-                };
-                let (old_keys, old_values) =
-                    slot.as_ref().map_or((None, None), |l| (Some(&l.keys), Some(&l.values)));
-                *slot = Some(Layer { keys: grow(keys, old_keys)?, values: grow(values, old_values)? });
-            }
-            let Some(layer) = slot.as_ref() else { return Err(Error::invalid("the cache has no room")) };
-            layer.keys.f_narrow(2, len, s)?.f_copy_(keys)?;
-            layer.values.f_narrow(2, len, s)?.f_copy_(values)?;
-            Ok((layer.keys.f_narrow(2, 0, total)?, layer.values.f_narrow(2, 0, total)?))
+            let keys = write_behind(&mut layer.keys, keys, 2, len, max)?;
+            Ok((keys, write_behind(&mut layer.values, values, 2, len, max)?))
         })
+    }
+
+    /// Writes the embedded inputs `[B,S,D]` of a LongRoPE model behind the earlier ones and returns all of them.
+    pub(crate) fn append_inputs(&mut self, x: &Tensor) -> Result<Tensor> {
+        let (len, max) = (self.len, self.max);
+        no_grad(|| write_behind(&mut self.inputs, x, 1, len, max))
     }
 
     /// Counts `s` more positions as filled.
@@ -109,15 +121,15 @@ impl KvCache {
                 let index = Tensor::f_from_slice(rows)?.f_to_device(t.device())?;
                 Ok(t.f_narrow(axis, 0, self.len)?.f_index_select(0, &index)?)
             };
+            let filled = |t: &Option<Tensor>, axis: i64| -> Result<Option<Tensor>> {
+                t.as_ref().filter(|_| self.len > 0).map(|t| pick(t, axis)).transpose()
+            };
             let mut layers = Vec::with_capacity(self.layers.len());
             for layer in &self.layers {
-                layers.push(match layer {
-                    Some(l) if self.len > 0 => Some(Layer { keys: pick(&l.keys, 2)?, values: pick(&l.values, 2)? }),
-                    _ => None,
-                });
+                layers.push(Layer { keys: filled(&layer.keys, 2)?, values: filled(&layer.values, 2)? });
             }
-            let inputs = self.inputs.as_ref().map(|x| pick(x, 1)).transpose()?;
-            Ok(Self { rows: rows.len() as i64, len: self.len, max: self.max, layers, inputs })
+            let inputs = filled(&self.inputs, 1)?;
+            Ok(Self { rows: rows.len() as i64, len: self.len, max: self.max, layers, inputs, long: self.long })
         })
     }
 }

@@ -125,7 +125,8 @@ impl LmConfig {
                 path: folder.to_owned(),
                 message: format!("no {CONFIG_FILE} in this folder"),
                 hint: Some(
-                    "give the folder of a model in Hugging Face format (config.json, tokenizer.json, *.safetensors)".into(),
+                    "give the folder of a model in Hugging Face format (config.json, tokenizer.json, *.safetensors)"
+                        .into(),
                 ),
             },
             _ => Error::io(&path, "read the model's configuration")(source),
@@ -200,7 +201,8 @@ impl LmConfig {
 
     /// Number of weights.
     pub fn n_parameters(&self) -> u64 {
-        self.tensors().iter().map(|(_, shape)| shape.iter().map(|&n| n as u64).product::<u64>()).sum()
+        let sizes = self.tensors();
+        sizes.iter().map(|(_, shape)| shape.iter().map(|&n| n as u64).product()).fold(0, u64::saturating_add)
     }
 }
 

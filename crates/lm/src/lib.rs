@@ -17,6 +17,6 @@ pub use cache::KvCache;
 pub use causal::{Causal, LmInput};
 pub use config::{Architecture, LmConfig, RopeConfig, RopeScaling};
 pub use linear::Linear;
-pub use model::{CausalLm, Checkpointed, Gradients, LoadOptions};
+pub use model::{CausalLm, Checkpointed, CheckpointedGradients, LoadOptions};
 pub use pass::{DropoutStream, Pass};
 pub use weights::WeightFiles;

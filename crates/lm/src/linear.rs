@@ -23,12 +23,12 @@ impl Linear {
         &self.name
     }
 
-    /// The base's weight, `[out, in]`.
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
+    /// The dense base weight `[out, in]`; `None` when quantised.
+    pub fn weight(&self) -> Option<&Tensor> {
+        Some(&self.weight)
     }
 
-    /// The base's bias, `[out]`.
+    /// The bias `[out]`.
     pub fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref()
     }

@@ -10,7 +10,7 @@ use std::{fmt, fs, path::Path};
 use anyo_core::{Error, Result, torch::Init};
 use tch::{Device, Kind, Tensor, no_grad};
 
-pub use checkpointing::{Checkpointed, Gradients};
+pub use checkpointing::{Checkpointed, CheckpointedGradients};
 
 use crate::{
     config::{CONFIG_FILE, LmConfig},
@@ -83,7 +83,8 @@ impl CausalLm {
         let tied = config.tie_embeddings;
         // Some checkpoints hold only the output layer of the pair.
         let only_head = tied && files.info(EMBEDDING).is_none() && files.info("lm_head.weight").is_some();
-        let stored = |name: &str| if only_head && name == EMBEDDING { "lm_head.weight".into() } else { name.to_owned() };
+        let stored =
+            |name: &str| if only_head && name == EMBEDDING { "lm_head.weight".into() } else { name.to_owned() };
         let checked: Vec<_> = wanted.iter().map(|(name, shape)| (stored(name), shape.clone())).collect();
         files.check(&checked, |name| {
             // Llama files of 2023 hold the rotary frequencies, and some tied ones the embedding twice.
@@ -150,7 +151,7 @@ impl CausalLm {
     }
 
     /// Handles to the base weights with their names in the checkpoint, in the order of [`LmConfig::tensors`]; a tied output
-    /// layer is not among them. Changing a handle in place, or asking it for gradients, changes the model.
+    /// layer and quantised weights are not among them. Changing a handle in place, or asking it for gradients, changes the model.
     pub fn named_tensors(&self) -> Vec<(String, Tensor)> {
         let mut list = vec![(EMBEDDING.to_owned(), self.embedding.shallow_clone())];
         self.layers.iter().for_each(|layer| layer.named_tensors(&mut list));
@@ -161,8 +162,8 @@ impl CausalLm {
         list
     }
 
-    /// Bytes of the base weights.
-    pub fn weight_bytes(&self) -> usize {
+    /// Bytes of the dense base weights, without quantised ones.
+    pub fn dense_bytes(&self) -> usize {
         self.named_tensors().iter().map(|(_, t)| t.numel() * t.kind().elt_size_in_bytes()).sum()
     }
 
@@ -170,8 +171,14 @@ impl CausalLm {
     /// the base is written, without adapters.
     ///
     /// # Errors
-    /// When something cannot be written.
+    /// When a weight is quantised or something cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
+        if let Some(linear) = self.linears().into_iter().find(|linear| linear.weight().is_none()) {
+            return Err(Error::Invalid {
+                message: format!("`{}` is quantised; only dense weights are written", linear.name()),
+                hint: Some("save the adapters alone, or load the base without quantisation".into()),
+            });
+        }
         fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder of the model"))?;
         save_tensors(&folder.join(MODEL_FILE), &self.named_tensors())?;
         let path = folder.join(CONFIG_FILE);
@@ -181,6 +188,7 @@ impl CausalLm {
     }
 
     /// Changes the number of rows of embedding and output layer to `n`: first rows stay, new ones are the mean of the old.
+    /// The output layer is a new one without adapters, so resize before they are added.
     ///
     /// Differs: `transformers` draws new rows from a normal distribution around that mean with a tiny covariance.
     ///
@@ -213,7 +221,10 @@ impl CausalLm {
         };
         let embedding = resize(&self.embedding)?;
         if let Some(head) = &self.head {
-            self.head = Some(Linear::new(HEAD, resize(head.weight())?, head.bias().map(resize).transpose()?));
+            let Some(weight) = head.weight() else {
+                return Err(Error::invalid("the output layer is quantised; resize the vocabulary before"));
+            };
+            self.head = Some(Linear::new(HEAD, resize(weight)?, head.bias().map(resize).transpose()?));
         }
         self.embedding = embedding;
         self.config.vocab_size = n;

@@ -23,9 +23,8 @@ impl Rotation {
         let kind = x.kind();
         // Under autocast a projection may come out in another type than the residual stream.
         let (cos, sin) = (self.cos.f_to_kind(kind)?, self.sin.f_to_kind(kind)?);
-        let turn = |x: &Tensor| -> Result<Tensor> {
-            Ok(x.f_mul(&cos)?.f_addcmul(&x.f_roll([rotated / 2], [-1])?, &sin)?)
-        };
+        let turn =
+            |x: &Tensor| -> Result<Tensor> { Ok(x.f_mul(&cos)?.f_addcmul(&x.f_roll([rotated / 2], [-1])?, &sin)?) };
         if rotated == width {
             return turn(x);
         }

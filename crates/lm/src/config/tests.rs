@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const LLAMA: &str = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 100, "hidden_size": 32, "intermediate_size": 44,
@@ -13,11 +15,15 @@ fn with(more: &str) -> Result<LmConfig> {
 
 #[test]
 fn both_spellings_of_rope_are_read() {
-    let old = with(r#", "rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", "factor": 32.0,
-        "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}"#)
+    let old = with(
+        r#", "rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", "factor": 32.0,
+        "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}"#,
+    )
     .unwrap();
-    let new = with(r#", "rope_parameters": {"rope_theta": 500000.0, "rope_type": "llama3", "factor": 32.0,
-        "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}"#)
+    let new = with(
+        r#", "rope_parameters": {"rope_theta": 500000.0, "rope_type": "llama3", "factor": 32.0,
+        "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}"#,
+    )
     .unwrap();
     assert_eq!(old, new);
     assert_eq!(old.rope.theta, 500_000.0);
@@ -29,8 +35,8 @@ fn both_spellings_of_rope_are_read() {
 
 #[test]
 fn writing_and_reading_gives_the_same() {
-    let phi = r#"{"model_type": "phi3", "vocab_size": 50, "hidden_size": 48, "intermediate_size": 40,
-        "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64, "partial_rotary_factor": 0.75,
+    let phi = r#"{"model_type": "phi3", "vocab_size": 50, "hidden_size": 64, "intermediate_size": 40,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64, "partial_rotary_factor": 0.5,
         "original_max_position_embeddings": 16, "sliding_window": 7, "eos_token_id": [3, 4],
         "rope_scaling": {"type": "longrope", "short_factor": [1, 1.1, 1.2, 1.3], "long_factor": [1, 2, 3, 4]}}"#;
     let qwen = r#"{"architectures": ["Qwen2ForCausalLM"], "vocab_size": 100, "hidden_size": 32, "intermediate_size": 44,
@@ -88,4 +94,65 @@ fn parameters_are_counted() {
     // Per layer: 2·32 norms, 32·32·2 for q and o, 32·16·2 for k and v, 3·32·44; embedding and head 100·32; last norm 32.
     let config = with("").unwrap();
     assert_eq!(config.n_parameters(), 2 * (64 + 2048 + 1024 + 4224) + 2 * 3200 + 32);
+}
+
+/// Any JSON value that might stand behind a key.
+fn any_value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (0u64..70).prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        prop::collection::vec(any::<f64>().prop_map(Value::from), 0..9).prop_map(Value::from),
+        "[a-z0-9]{0,6}".prop_map(Value::from),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn any_values_give_an_error_or_sizes_that_multiply(
+        family in 0usize..4,
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any_value()), 0..4),
+        rope in prop::collection::vec((any::<prop::sample::Index>(), any_value()), 0..6),
+    ) {
+        let keys = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+            "num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "rope_theta", "sliding_window",
+            "use_sliding_window", "max_window_layers", "layer_types", "partial_rotary_factor", "eos_token_id", "dtype",
+            "original_max_position_embeddings", "rope_scaling", "hidden_act", "tie_word_embeddings"];
+        let scaling = ["rope_type", "factor", "low_freq_factor", "high_freq_factor", "short_factor", "long_factor",
+            "original_max_position_embeddings", "attention_factor", "rope_theta", "partial_rotary_factor"];
+        let mut map: Map<String, Value> = serde_json::from_str(&format!("{LLAMA}}}")).unwrap();
+        let _ = map.insert("architectures".into(), serde_json::json!([Architecture::ALL[family].name()]));
+        let kinds = ["llama3", "longrope", "linear", "default"];
+        let mut inner: Map<String, Value> = serde_json::from_value(serde_json::json!({
+            "rope_type": kinds[rope.len() % 4], "factor": 2, "low_freq_factor": 1, "high_freq_factor": 4,
+            "short_factor": [1, 1, 1, 1], "long_factor": [2, 2, 2, 2],
+        })).unwrap();
+        for (at, value) in rope {
+            let _ = inner.insert(scaling[at.index(scaling.len())].into(), value);
+        }
+        let _ = map.insert("rope_parameters".into(), Value::Object(inner));
+        for (at, value) in edits {
+            let _ = map.insert(keys[at.index(keys.len())].into(), value);
+        }
+        if let Ok(config) = read(&Value::Object(map).to_string()) {
+            prop_assert!(config.n_parameters() > 0);
+            prop_assert!(config.n_heads % config.n_kv_heads == 0 && config.rotary_dim() % 2 == 0);
+            let mut again = read(&Value::Object(config.to_json(Kind::Float)).to_string()).unwrap();
+            again.stored_kind = config.stored_kind;
+            // serde_json may read another last digit than it wrote.
+            let near = |a: f64, b: f64| (a - b).abs() <= 1e-12 * b.abs();
+            prop_assert!(near(again.rope.theta, config.rope.theta) && near(again.rms_eps, config.rms_eps));
+            prop_assert!(near(again.partial_rotary, config.partial_rotary));
+            let same = std::mem::discriminant(&again.rope.scaling) == std::mem::discriminant(&config.rope.scaling);
+            prop_assert!(same, "{:?}", config.rope);
+            (again.rope, again.rms_eps) = (config.rope.clone(), config.rms_eps);
+            again.partial_rotary = config.partial_rotary;
+            prop_assert_eq!(again, config);
+        }
+    }
 }

@@ -52,17 +52,23 @@ pub(super) fn json(config: &LmConfig, kind: Kind) -> Map<String, Value> {
         }
     }
     put("bos_token_id", json!(config.bos));
-    put("eos_token_id", match config.eos.as_slice() {
-        [] => Value::Null,
-        [one] => json!(one),
-        many => json!(many),
-    });
+    put(
+        "eos_token_id",
+        match config.eos.as_slice() {
+            [] => Value::Null,
+            [one] => json!(one),
+            many => json!(many),
+        },
+    );
     put("pad_token_id", json!(config.pad));
     put("use_cache", json!(true));
-    put("torch_dtype", json!(match kind {
-        Kind::BFloat16 => "bfloat16",
-        Kind::Half => "float16",
-        _ => "float32",
-    }));
+    put(
+        "torch_dtype",
+        json!(match kind {
+            Kind::BFloat16 => "bfloat16",
+            Kind::Half => "float16",
+            _ => "float32",
+        }),
+    );
     map
 }

@@ -129,13 +129,10 @@ fn headers_are_checked() {
 
 #[test]
 fn tokenizer_files_are_checked() {
-    let piece = |score: f32, length: i32, text: &[u8]| {
-        [&score.to_le_bytes()[..], &length.to_le_bytes(), text].concat()
-    };
+    let piece = |score: f32, length: i32, text: &[u8]| [&score.to_le_bytes()[..], &length.to_le_bytes(), text].concat();
     let head = 3i32.to_le_bytes().to_vec();
-    let read = |parts: &[Vec<u8>], n: usize| {
-        parse_tokenizer(Path::new("t.bin"), &[&head[..], &parts.concat()].concat(), n)
-    };
+    let read =
+        |parts: &[Vec<u8>], n: usize| parse_tokenizer(Path::new("t.bin"), &[&head[..], &parts.concat()].concat(), n);
     assert_eq!(read(&[piece(-1.0, 2, b"ab")], 1).unwrap(), [("ab".to_owned(), -1.0)]);
     for (parts, n, part) in [
         (vec![piece(0.0, 2, b"ab")], 2, "has 1 pieces"),

@@ -4,11 +4,7 @@
 //! characters (unknown ones into bytes), and the neighbours whose joined piece has the best score are joined until none is
 //! left: byte-pair encoding whose merges are all splits of all pieces, ordered by score.
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::Path,
-};
+use std::{collections::HashMap, fs, path::Path};
 
 use anyo_core::{Error, Result};
 use serde_json::{Map, Value, json};

@@ -26,7 +26,7 @@ pub struct Checkpointed {
 
 /// Gradients of one loss.
 #[derive(Debug)]
-pub struct Gradients {
+pub struct CheckpointedGradients {
     /// The loss, detached.
     pub loss: Tensor,
     /// In the order of the tensors that were asked for; `None` where the loss does not depend on one, or it asks for none.
@@ -129,7 +129,7 @@ impl CausalLm {
         pass: &Pass<'_>,
         wanted: &[Tensor],
         loss: impl FnOnce(&Tensor) -> Result<Tensor>,
-    ) -> Result<Gradients> {
+    ) -> Result<CheckpointedGradients> {
         let saved = self.forward_checkpointed(input, pass)?;
         let loss = tch::with_grad(|| loss(&saved.hidden))?;
         if loss.numel() != 1 {
@@ -141,7 +141,7 @@ impl CausalLm {
         };
         let loss = loss.f_detach()?;
         let input = self.backward_into(saved, &at_hidden, &mut sums, pass)?;
-        Ok(Gradients { loss, grads: sums.sums, input })
+        Ok(CheckpointedGradients { loss, grads: sums.sums, input })
     }
 
     fn backward_into(

@@ -27,7 +27,9 @@ impl CausalLm {
             if low < 0 || high >= self.config.vocab_size as i64 {
                 return Err(Error::Invalid {
                     message: format!("token id {bad} is outside the vocabulary of {}", self.config.vocab_size),
-                    hint: Some("the tokenizer must belong to the model; after adding tokens, resize the vocabulary".into()),
+                    hint: Some(
+                        "the tokenizer must belong to the model; after adding tokens, resize the vocabulary".into(),
+                    ),
                 });
             }
         }
@@ -78,8 +80,8 @@ impl CausalLm {
         shape("mask", input.mask.as_ref(), &[b, total])?;
         shape("documents", input.documents.as_ref(), &[b, s])?;
         shape("embeddings", input.embeddings.as_ref(), &[b, s, self.config.hidden_size as i64])?;
-        if input.documents.is_some() && (input.mask.is_some() || past > 0) {
-            return Err(Error::invalid("packed documents go neither with a mask nor with a filled cache"));
+        if input.documents.is_some() && input.mask.is_some() {
+            return Err(Error::invalid("packed documents do not go with a mask"));
         }
         Ok((b, s))
     }
@@ -130,35 +132,23 @@ impl CausalLm {
     }
 
     /// All layers and the final norm.
-    fn run(
-        &self,
-        mut x: Tensor,
-        shared: &Shared,
-        mut cache: Option<&mut KvCache>,
-        pass: &Pass<'_>,
-    ) -> Result<Tensor> {
+    fn run(&self, mut x: Tensor, shared: &Shared, mut cache: Option<&mut KvCache>, pass: &Pass<'_>) -> Result<Tensor> {
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, shared, cache.as_deref_mut().map(|cache| (cache, i)), pass)?;
         }
         self.norm.forward(&x)
     }
 
-    /// The pass in which a LongRoPE model's context outgrows the original length: everything is computed again.
-    fn start_over(&self, x: Tensor, input: &LmInput, cache: &mut KvCache, pass: &Pass<'_>) -> Result<Tensor> {
-        let s = x.size()[1];
-        let x = match cache.inputs.take() {
-            Some(before) => Tensor::f_cat(&[before, x], 1)?,
-            None => return Err(Error::invalid("the cache belongs to another model")),
-        };
-        cache.truncate(0);
+    /// The pass in which a LongRoPE model's context crosses the original length: all inputs so far, `x` `[B,P,D]`, are
+    /// computed again. Gives the states of the last `s`.
+    fn start_over(&self, x: Tensor, s: i64, input: &LmInput, cache: &mut KvCache, pass: &Pass<'_>) -> Result<Tensor> {
         let total = x.size()[1];
-        let shared = self.shared(
-            &LmInput { mask: input.mask.as_ref().map(Tensor::shallow_clone), ..LmInput::default() },
-            0,
-            total,
-        )?;
+        let mask = input.mask.as_ref().map(Tensor::shallow_clone);
+        let shared = self.shared(&LmInput { mask, ..LmInput::default() }, 0, total)?;
+        let before = cache.len();
+        cache.truncate(0);
         let out = self.run(x, &shared, Some(cache), pass)?;
-        cache.advance(total as usize);
+        cache.advance(before + s as usize);
         Ok(out.f_narrow(1, total - s, s)?)
     }
 }
@@ -197,18 +187,17 @@ impl Causal for CausalLm {
         };
         let past = cache.len();
         let (_, s) = self.check(input, past, Some(cache.rows()))?;
+        if input.documents.is_some() {
+            return Err(Error::invalid("packed documents do not go with a cache"));
+        }
         let (x, shared) = self.prepare(input, past)?;
-        if self.rope.has_two() && input.documents.is_none() {
-            let total = past + s as usize;
-            if past > 0 && self.rope.is_long(total) && !self.rope.is_long(past) {
-                return self.start_over(x.f_detach()?, input, cache, pass);
-            }
-            if !self.rope.is_long(total) {
-                let x = x.f_detach()?;
-                cache.inputs = Some(match cache.inputs.take().filter(|_| past > 0) {
-                    Some(before) => Tensor::f_cat(&[before, x], 1)?,
-                    None => x,
-                });
+        if self.rope.has_two() {
+            let long = self.rope.is_long(past + s as usize);
+            let all = cache.append_inputs(&x)?;
+            let crossed = past > 0 && long != cache.long;
+            cache.long = long;
+            if crossed {
+                return self.start_over(all, s, input, cache, pass);
             }
         }
         let out = self.run(x, &shared, Some(cache), pass)?;

@@ -174,9 +174,11 @@ impl Layer {
     }
 }
 
-/// Appends weight and bias of a linear layer.
+/// Appends weight and bias of a linear layer; a quantised weight is no tensor of the checkpoint.
 pub(super) fn named(linear: &Linear, list: &mut Vec<(String, Tensor)>) {
-    list.push((format!("{}.weight", linear.name()), linear.weight().shallow_clone()));
+    if let Some(weight) = linear.weight() {
+        list.push((format!("{}.weight", linear.name()), weight.shallow_clone()));
+    }
     if let Some(bias) = linear.bias() {
         list.push((format!("{}.bias", linear.name()), bias.shallow_clone()));
     }
