@@ -11,6 +11,7 @@ mod write;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
+    ops::Range,
     path::{Component, Path, PathBuf},
 };
 
@@ -206,16 +207,16 @@ impl WeightFiles {
             return Err(Error::Checkpoint { path: file.path.clone(), message, hint: None });
         }
         let range = file.data + info.start..file.data + info.end;
-        let tensor = convert::tensor(&file.path, name, &file.bytes[range.clone()], info, kind, device)?;
-        #[cfg(unix)]
-        {
-            // SAFETY: a private read-only file mapping: pages that are dropped are read again from the file.
-            // A refusal costs memory only.
-            let _ = unsafe {
-                file.bytes.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
-            };
-        }
-        Ok(tensor)
+        let release = |part: Range<usize>| {
+            #[cfg(unix)]
+            {
+                let advice = memmap2::UncheckedAdvice::DontNeed;
+                // SAFETY: a private read-only file mapping: pages that are dropped are read again from the file.
+                // A refusal costs memory only.
+                let _ = unsafe { file.bytes.unchecked_advise_range(advice, range.start + part.start, part.len()) };
+            }
+        };
+        convert::tensor(&file.path, name, &file.bytes[range.clone()], info, (kind, device), &release)
     }
 }
 
