@@ -23,6 +23,16 @@ impl Linear {
         &self.name
     }
 
+    /// The dense base weight `[out, in]`; `None` when quantised.
+    pub fn weight(&self) -> Option<&Tensor> {
+        Some(&self.weight)
+    }
+
+    /// The bias `[out]`.
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
+    }
+
     /// x `[.., in]` → `[.., out]`.
     pub fn forward(&self, x: &Tensor, _pass: &Pass<'_>) -> Tensor {
         x.linear(&self.weight, self.bias.as_ref())
