@@ -49,6 +49,9 @@ pub enum Targets {
     AllLinear,
 }
 
+/// Whether a target means a name.
+type Test<'a> = Box<dyn Fn(&str) -> bool + 'a>;
+
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Spelling {
@@ -108,14 +111,7 @@ pub fn attach<'a>(
     let sizes = Patterns::new(config)?;
     let shapes: Vec<LoraShape> = chosen.iter().map(|&i| sizes.shape(config, names[i])).collect::<Result<_>>()?;
     for &i in &chosen {
-        linears[i].check_room(adapter)?;
-        if linears[i].device() != params.device() {
-            let (name, on) = (linears[i].name(), linears[i].device());
-            return Err(Error::invalid(format!(
-                "layer `{name}` is on {on:?}, the parameters on {:?}",
-                params.device()
-            )));
-        }
+        linears[i].check_room(adapter, params)?;
     }
     let mut attached = Attached { layers: Vec::new(), n_parameters: 0 };
     for (&i, shape) in chosen.iter().zip(shapes) {
@@ -183,7 +179,7 @@ impl Targets {
     /// # Errors
     /// When a target matches none, or the expression cannot be read.
     pub fn choose(&self, names: &[&str]) -> Result<Vec<usize>> {
-        let wanted: Vec<(String, Box<dyn Fn(&str) -> bool + '_>)> = match self {
+        let wanted: Vec<(String, Test<'_>)> = match self {
             Self::AllLinear => vec![("all-linear".into(), Box::new(|name| !ends_with(name, "lm_head")))],
             Self::Regex(pattern) => {
                 let regex = full_match(pattern)?;
@@ -192,7 +188,7 @@ impl Targets {
             Self::Names(targets) => targets
                 .iter()
                 .map(|target| {
-                    let matches: Box<dyn Fn(&str) -> bool> = Box::new(move |name| ends_with(name, target));
+                    let matches: Test<'_> = Box::new(move |name| ends_with(name, target));
                     (target.clone(), matches)
                 })
                 .collect(),

@@ -1,11 +1,11 @@
 //! A linear layer of a language model: a base weight, dense or quantised, and on top of it adapters.
 
-use anyo_core::{Error, Result};
+use anyo_core::{Error, Result, torch::Params};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
     gated::GatedLora,
-    lora::Lora,
+    lora::{Lora, parameter_name},
     pass::Pass,
     quant::{Base, Quant},
 };
@@ -198,10 +198,24 @@ impl Linear {
         self.adapters.push(Adapter { name: name.to_owned(), active: true, kind });
     }
 
-    /// Whether an adapter called `name` may be added.
-    pub(crate) fn check_room(&self, name: &str) -> Result<()> {
+    /// Whether an adapter called `name` may be added, its parameters to `params`.
+    pub(crate) fn check_room(&self, name: &str, params: &Params) -> Result<()> {
         if self.adapter(name).is_some() {
             return Err(Error::invalid(format!("layer `{}` has an adapter `{name}` already", self.name)));
+        }
+        for which in ["lora_A", "lora_B"] {
+            let parameter = parameter_name(&self.name, which, name);
+            if params.get(&parameter).is_some() {
+                return Err(Error::invalid(format!("parameter `{parameter}` exists already")));
+            }
+        }
+        if self.device() != params.device() {
+            return Err(Error::invalid(format!(
+                "layer `{}` is on {:?}, the parameters on {:?}",
+                self.name,
+                self.device(),
+                params.device()
+            )));
         }
         if self.unmerged.is_some() {
             return Err(Error::invalid(format!("layer `{}` has merged adapters; unmerge it first", self.name)));

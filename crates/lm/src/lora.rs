@@ -91,11 +91,9 @@ impl Lora {
             Some(gate) => inner * gate,
             None => inner * self.scale,
         };
-        let mut y = y;
-        if y.kind() == kind {
-            // Into the base's fresh output, which no backward pass needs: saves a tensor of that size.
-            return y.addmm_(&inner, &self.b.tr());
-        }
-        (&y + inner.linear(&self.b, None::<&Tensor>)).to_kind(y.kind())
+        // Into the base's fresh output, or its copy in f32: no backward pass needs that, and a tensor of its size is saved.
+        let y_kind = y.kind();
+        let mut sum = y.to_kind(kind);
+        sum.addmm_(&inner, &self.b.tr()).to_kind(y_kind)
     }
 }

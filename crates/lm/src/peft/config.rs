@@ -10,7 +10,6 @@ use crate::attach::{LoraConfig, Targets};
 /// Keys that change nothing about an adapter whose tensors are at hand: notes, choices of the initial values, and which
 /// layers were meant (the tensors' names say it).
 const IGNORED: &[&str] = &[
-    "arrow_config", // refused below unless null
     "auto_mapping",
     "base_model_name_or_path",
     "corda_config",
@@ -55,7 +54,13 @@ pub(super) fn read(path: &Path) -> Result<(LoraConfig, Option<String>)> {
         let hint = "merge the adapter with peft (merge_and_unload) and load the merged model";
         return Err(bad(None, format!("the adapter uses what is not supported: {}", refused.join(", ")), hint));
     }
-    let wrong = |key: &str, wanted: &str| bad(None, format!("`{key}` must be {wanted}, got {}", get(key)), "");
+    let wrong = |key: &str, wanted: &str| {
+        bad(
+            None,
+            format!("`{key}` must be {wanted}, got {}", get(key)),
+            "the file was changed by hand or by another program",
+        )
+    };
     let number = |key: &str| get(key).as_f64().ok_or_else(|| wrong(key, "a number"));
     let pattern = |key: &str| -> Result<Vec<(String, f64)>> {
         match get(key) {
@@ -78,6 +83,10 @@ pub(super) fn read(path: &Path) -> Result<(LoraConfig, Option<String>)> {
         Value::String(regex) => Targets::Regex(regex.clone()),
         _ => return Err(wrong("target_modules", "a list of names or a regular expression")),
     };
+    let whole = |(name, rank): (String, f64)| {
+        let exact = rank.fract() == 0.0 && rank.abs() < f64::from(i32::MAX);
+        if exact { Ok((name, rank as i64)) } else { Err(wrong("rank_pattern", "a map to whole numbers")) }
+    };
     let rank = get("r").as_i64().ok_or_else(|| wrong("r", "a whole number"))?;
     let config = LoraConfig {
         rank,
@@ -85,7 +94,7 @@ pub(super) fn read(path: &Path) -> Result<(LoraConfig, Option<String>)> {
         dropout: if map.contains_key("lora_dropout") { number("lora_dropout")? } else { 0.0 },
         rslora: get("use_rslora") == true,
         targets,
-        rank_pattern: pattern("rank_pattern")?.into_iter().map(|(name, rank)| (name, rank as i64)).collect(),
+        rank_pattern: pattern("rank_pattern")?.into_iter().map(whole).collect::<Result<_>>()?,
         alpha_pattern: pattern("alpha_pattern")?,
         experts: None,
     };
@@ -113,7 +122,6 @@ fn refused(map: &Map<String, Value>) -> Vec<String> {
             "init_lora_weights" => {
                 unset || value == true || value.as_str().is_some_and(|word| HARMLESS_INIT.contains(&word))
             }
-            "arrow_config" => unset,
             key => unset || IGNORED.contains(&key),
         };
         if !fine {

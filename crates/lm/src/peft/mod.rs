@@ -109,7 +109,7 @@ impl PeftAdapter {
                 lines.push(format!("the model has no linear `{name}`"));
                 continue;
             };
-            linears[i].check_room(adapter)?;
+            linears[i].check_room(adapter, params)?;
             let (n_out, n_in) = (linears[i].out_features(), linears[i].in_features());
             let shape = sizes.shape(&self.config, name)?;
             let mut matched = true;
@@ -166,7 +166,7 @@ pub fn load_peft<'a>(
 }
 
 /// Writes the adapter called `adapter` as a folder that PEFT loads; makes the folder if it does not exist. `config` is
-/// that of [`crate::attach`]; `base_model` is the name or path that PEFT shall find the base model under.
+/// that of [`crate::attach()`]; `base_model` is the name or path that PEFT shall find the base model under.
 ///
 /// # Errors
 /// When no layer has such an adapter, it is gated (PEFT knows none), its rank or scale is not that of `config`, or a file

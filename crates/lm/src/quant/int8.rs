@@ -8,6 +8,9 @@
 //! floats of x's type: equal up to float rounding, with the reference's gradient (through the dequantised weight, as
 //! if activations were not rounded), but no faster than a dense layer. Without a threshold activations are not rounded,
 //! which is more exact.
+//!
+//! Outlier columns are found over all rows of a call, pads included, as in the reference: with a threshold a row's output
+//! depends a little on the rows beside it.
 
 use anyo_core::{Error, Result, torch::dims};
 use tch::{Device, Kind, Tensor};
@@ -121,8 +124,6 @@ struct View<'a> {
 }
 
 impl Packed for View<'_> {
-    const ALIGN: usize = 1;
-
     fn unpack<T: Number>(&self, start: usize, out: &mut [T]) {
         let (mut done, n) = (0, out.len());
         while done < n {

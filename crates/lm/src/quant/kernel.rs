@@ -30,10 +30,8 @@ impl Number for half::bf16 {
 
 /// A quantised matrix that can be unpacked piece by piece.
 pub(super) trait Packed: Sync {
-    /// Elements that an unpacked piece must start at a multiple of.
-    const ALIGN: usize;
-
-    /// Writes elements `start..start + out.len()` of the row-major matrix to `out`.
+    /// Writes elements `start..start + out.len()` of the row-major matrix to `out`; `start` is the first of a block where
+    /// the format has blocks.
     fn unpack<T: Number>(&self, start: usize, out: &mut [T]);
 }
 

@@ -161,7 +161,7 @@ impl Nf4Weight {
     /// `x W^T` without unpacking to memory where that is possible: x `[N, in]` in f32 on the CPU.
     pub(super) fn multiply(&self, x: &Tensor) -> Option<Tensor> {
         // A row that starts inside a block would need the rest of it.
-        (self.n_in > 0 && self.n_in as usize % BLOCK == 0)
+        (self.n_in > 0 && (self.n_in as usize).is_multiple_of(BLOCK))
             .then(|| kernel::multiply(&self.packed(), x, self.n_out as usize, self.n_in as usize))
     }
 
@@ -253,10 +253,8 @@ impl ScaleView<'_> {
 }
 
 impl Packed for View<'_> {
-    const ALIGN: usize = BLOCK;
-
     fn unpack<T: Number>(&self, start: usize, out: &mut [T]) {
-        debug_assert_eq!(start % Self::ALIGN, 0);
+        debug_assert!(start.is_multiple_of(BLOCK));
         for (i, block) in out.chunks_mut(BLOCK).enumerate() {
             let scale = self.scales.at(start / BLOCK + i);
             let codes = &self.codes[(start + i * BLOCK) / 2..];

@@ -89,8 +89,8 @@ fn dropout_repeats_with_its_seed_and_only_touches_the_adapter() {
     assert_eq!(linear.forward(&x, &pass), one);
     // The mean over many masks is the output without dropout.
     let pass = train(3);
-    let sum = (0..4000).map(|_| linear.forward(&x, &pass)).reduce(|a, b| a + b).unwrap();
-    assert_close("mean over masks", &(sum / 4000.0), &linear.forward(&x, &eval()), 0.05);
+    let sum = (0..500).map(|_| linear.forward(&x, &pass)).reduce(|a, b| a + b).unwrap();
+    assert_close("mean over masks", &(sum / 500.0), &linear.forward(&x, &eval()), 0.1);
 }
 
 #[test]

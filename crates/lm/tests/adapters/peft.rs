@@ -6,7 +6,7 @@ use anyo_core::{
     Error,
     torch::{Init, Params, save_model},
 };
-use anyo_lm::{AdapterKind, Linear, LoraConfig, PeftAdapter, attach, load_peft, save_peft};
+use anyo_lm::{AdapterKind, Linear, LoraConfig, PeftAdapter, Targets, attach, load_peft, save_peft};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -87,9 +87,8 @@ fn what_we_write_is_what_peft_wrote() {
 fn an_adapter_of_our_own_is_left_for_peft_to_check() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peft_ours");
     let mut expected = Params::new(Device::Cpu);
-    for (case, targets, rslora) in
-        [("plain", &["q_proj", "o_proj", "gate_proj"][..], false), ("fused", &["qkv_proj", "gate_up_proj"], true)]
-    {
+    let listed = names(&["q_proj", "o_proj", "gate_proj"]);
+    for (case, targets, rslora) in [("plain", listed, false), ("fused", Targets::AllLinear, true)] {
         let (mut linears, mut params) = (linears(case), Params::new(Device::Cpu));
         let settings = LoraConfig {
             rank: 3,
@@ -97,7 +96,7 @@ fn an_adapter_of_our_own_is_left_for_peft_to_check() {
             rslora,
             dropout: 0.05,
             rank_pattern: vec![("gate_proj".into(), 5)],
-            ..config(names(targets))
+            ..config(targets)
         };
         attach(&mut linears, "mine", &settings, &mut params, 11).unwrap();
         for (name, p) in params.trainable() {
@@ -163,6 +162,7 @@ fn settings_beyond_plain_lora_are_refused_by_name() {
         ("r", json!(5), "`model.layers.0.mlp.down_proj.lora_A.weight` has shape [4, 40], the model and r need [5, 40]"),
         ("lora_alpha", json!(0), "alpha must be positive, got 0"),
         ("target_modules", json!(7), "`target_modules` must be a list of names or a regular expression, got 7"),
+        ("rank_pattern", json!({"q_proj": 4.5}), "`rank_pattern` must be a map to whole numbers, got {\"q_proj\":4.5}"),
         ("rank_pattern", json!({"q_proj(": 4}), "the pattern `q_proj(` is not a regular expression"),
     ] {
         changed(out.path(), |settings| settings[key] = value.clone());
@@ -243,4 +243,23 @@ fn what_cannot_be_saved_says_why() {
     attach(&mut linears, "default", &plain, &mut params, 1).unwrap();
     let message = save(&linears, &LoraConfig { rslora: true, ..plain });
     assert!(message.contains("has rank 2 and scale 2, its settings say 2 and 2.828"), "{message}");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(150))]
+
+    /// One byte changed in either file: read, or refused with a message; never a panic.
+    #[test]
+    fn a_changed_byte_never_panics(settings in proptest::bool::ANY, at in 0usize..7000, byte in 0u8..=255) {
+        let out = tempfile::tempdir().unwrap();
+        changed(out.path(), |_| {});
+        let path = out.path().join(if settings { "adapter_config.json" } else { "adapter_model.safetensors" });
+        let mut bytes = fs::read(&path).unwrap();
+        // Half of the tensor file's changes in its header.
+        let len = if !settings && at % 2 == 0 { 1000 } else { bytes.len() };
+        bytes[at % len] = byte;
+        fs::write(&path, bytes).unwrap();
+        let mut params = Params::new(Device::Cpu);
+        let _ = load_peft(&mut linears("plain"), out.path(), "default", &mut params);
+    }
 }

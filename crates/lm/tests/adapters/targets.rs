@@ -92,6 +92,8 @@ fn values_out_of_range_and_bad_patterns() {
     attach(&mut linears, "default", &good, &mut params, 1).unwrap();
     let message = attach(&mut linears, "default", &good, &mut params, 1).unwrap_err().to_string();
     assert!(message.contains("`model.layers.0.self_attn.q_proj` has an adapter `default` already"), "{message}");
+    let message = attach(&mut llama_like(), "default", &good, &mut params, 1).unwrap_err().to_string();
+    assert!(message.ends_with("q_proj.lora_A.weight` exists already"), "{message}");
 }
 
 #[test]
