@@ -2,21 +2,31 @@
 //!
 //! Axis letters: `B` rows, `S` positions, `D` width, `H` heads, `V` vocabulary, `E` experts, `R` rank.
 
+mod attach;
 mod attention;
 mod cache;
 mod causal;
 pub mod config;
+mod dropout;
+mod gated;
 mod linear;
 pub mod llama2c;
+mod lora;
 mod model;
 mod pass;
+mod peft;
+pub mod quant;
 mod rope;
 pub mod weights;
 
+pub use attach::{Attached, LoraConfig, Targets, attach};
 pub use cache::KvCache;
 pub use causal::{Causal, LmInput};
 pub use config::{Architecture, LmConfig, RopeConfig, RopeScaling};
-pub use linear::Linear;
+pub use gated::{GatedLora, check_gate};
+pub use linear::{Adapter, AdapterKind, Linear};
+pub use lora::Lora;
 pub use model::{CausalLm, Checkpointed, CheckpointedGradients, LoadOptions};
 pub use pass::{DropoutStream, Pass};
+pub use peft::{PeftAdapter, load_peft, save_peft};
 pub use weights::WeightFiles;
