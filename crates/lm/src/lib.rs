@@ -5,6 +5,7 @@
 mod causal;
 mod linear;
 mod pass;
+pub mod train;
 
 pub use causal::{Causal, LmInput};
 pub use linear::Linear;
