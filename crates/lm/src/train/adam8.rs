@@ -56,8 +56,11 @@ pub struct Adam8 {
 #[derive(Debug, Clone, Copy)]
 struct Numbers {
     grad_scale: f32,
-    beta1: f32,
+    /// 1 − β₁.
+    lerp: f32,
     beta2: f32,
+    /// 1 − β₂.
+    square: f32,
     eps: f32,
     step_size: f32,
     bias2_sqrt: f32,
@@ -165,8 +168,9 @@ impl Adam8 {
         let t = slot.steps as f64;
         Numbers {
             grad_scale: grad_scale as f32,
-            beta1: beta1 as f32,
+            lerp: (1.0 - beta1) as f32,
             beta2: beta2 as f32,
+            square: (1.0 - beta2) as f32,
             eps: self.config.eps as f32,
             step_size: (lr / (1.0 - beta1.powf(t))) as f32,
             bias2_sqrt: (1.0 - beta2.powf(t)).sqrt() as f32,
@@ -293,8 +297,8 @@ impl Adam8 {
 fn update_block(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: Numbers) {
     for (((w, &g), m), v) in w.iter_mut().zip(g).zip(m.iter_mut()).zip(v.iter_mut()) {
         let g = g * c.grad_scale + c.l2 * *w;
-        *m += (1.0 - c.beta1) * (g - *m);
-        *v = *v * c.beta2 + (1.0 - c.beta2) * g * g;
+        *m += c.lerp * (g - *m);
+        *v = *v * c.beta2 + c.square * g * g;
         *w = (*w - c.step_size * *m / (v.sqrt() / c.bias2_sqrt + c.eps)) * c.keep;
     }
 }

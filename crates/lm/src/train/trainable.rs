@@ -25,16 +25,19 @@ impl Trainable {
     /// # Errors
     /// When a name comes twice, two names share memory, or a tensor is not of a floating type.
     pub fn adopt(tensors: impl IntoIterator<Item = (String, Tensor)>, device: Device) -> Result<Self> {
-        let (mut params, mut leaves, mut seen) = (Params::new(device), Vec::new(), HashMap::new());
+        let tensors: Vec<(String, Tensor)> = tensors.into_iter().collect();
+        // Before anything moves: afterwards two handles of one tensor show the same new memory.
+        let mut seen = HashMap::new();
+        for (name, leaf) in tensors.iter().filter(|(_, leaf)| leaf.numel() > 0) {
+            if let Some(other) = seen.insert(leaf.data_ptr() as usize, name) {
+                return Err(Error::invalid(format!("`{name}` and `{other}` are the same memory; name tied weights once")));
+            }
+        }
+        let (mut params, mut leaves) = (Params::new(device), Vec::with_capacity(tensors.len()));
         for (name, mut leaf) in tensors {
             if !matches!(leaf.kind(), Kind::Float | Kind::BFloat16 | Kind::Half) {
                 let message = format!("`{name}` of type {:?} cannot be trained; wanted f32, bf16 or f16", leaf.kind());
                 return Err(Error::Invalid { message, hint: Some("train adapters on a quantised base".into()) });
-            }
-            if leaf.numel() > 0
-                && let Some(other) = seen.insert(leaf.data_ptr() as usize, name.clone())
-            {
-                return Err(Error::invalid(format!("`{name}` and `{other}` are the same memory; name tied weights once")));
             }
             let master = params.add(name, leaf.f_detach()?.f_to_kind(Kind::Float)?, true)?;
             if leaf.kind() == Kind::Float {

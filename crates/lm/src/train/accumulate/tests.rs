@@ -161,7 +161,7 @@ fn a_step_without_target_or_with_nan_is_an_error() {
             copy
         };
         let batch = Batch::padded(&examples(), 0, Device::Cpu).unwrap();
-        let states = Tensor::full([24, 6], f64::NAN, (Kind::Float, Device::Cpu));
+        let states = Tensor::full([28, 6], f64::NAN, (Kind::Float, Device::Cpu));
         let full = Batch { targets: batch.targets.clone(), ..batch };
         accumulator.add_states(&model, head, &states.narrow(0, 0, full.targets.len() as i64), &full).unwrap();
         let message = accumulator.finish(&mut optimizer, None, 1.0, 8).unwrap_err().to_string();
