@@ -23,6 +23,16 @@ impl Linear {
         &self.name
     }
 
+    /// The base's weight, `[out, in]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// The base's bias, `[out]`.
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
+    }
+
     /// x `[.., in]` → `[.., out]`.
     pub fn forward(&self, x: &Tensor, _pass: &Pass<'_>) -> Tensor {
         x.linear(&self.weight, self.bias.as_ref())

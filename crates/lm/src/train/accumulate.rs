@@ -7,7 +7,7 @@ use anyo_core::{
 use tch::{Kind, Tensor, no_grad};
 
 use super::{Batch, CrossEntropy, LmOptimizer, TokenLoss, Trainable};
-use crate::{causal::Causal, pass::Pass};
+use crate::{CausalLm, causal::Causal, pass::Pass};
 
 /// Where the weight of the output head comes from.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +16,16 @@ pub enum HeadWeight<'a> {
     Dense(&'a Tensor),
     /// Whatever [`Causal::logits`] does: a quantised head, one with an adapter or a bias.
     Model,
+}
+
+impl<'a> HeadWeight<'a> {
+    /// The weight, where it is dense and learns.
+    fn trained(self) -> Option<&'a Tensor> {
+        match self {
+            Self::Dense(weight) if weight.requires_grad() => Some(weight),
+            _ => None,
+        }
+    }
 }
 
 /// Gradients of the micro-batches of one step.
@@ -67,10 +77,7 @@ impl<'a> Accumulator<'a> {
             return Ok(());
         }
         let found = self.loss_of(model, head, states, &batch.targets, 1.0 / count)?;
-        let weight = match head {
-            HeadWeight::Dense(weight) if weight.requires_grad() => Some(weight),
-            _ => None,
-        };
+        let weight = head.trained();
         let mut grads: Vec<Option<Tensor>> = self.trainable.leaves().iter().map(|_| None).collect();
         // With a frozen body only the head's own inputs have gradients.
         if states.requires_grad() || weight.is_some() {
@@ -81,11 +88,49 @@ impl<'a> Accumulator<'a> {
             let through = Tensor::f_run_backward(&[root], self.trainable.leaves(), false, false)?;
             grads = through.into_iter().map(|g| g.defined().then_some(g)).collect();
         }
-        let mean = found.mean()?;
+        self.collect(&found, grads, batch)
+    }
+
+    /// As [`Accumulator::add`] with the memory of one layer's activations: each layer is computed again in the backward
+    /// pass.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn add_checkpointed(
+        &mut self,
+        model: &CausalLm,
+        head: HeadWeight<'_>,
+        batch: &Batch,
+        pass: &Pass<'_>,
+    ) -> Result<()> {
+        if batch.n_targets == 0 {
+            return Ok(());
+        }
+        let saved = model.forward_checkpointed(&batch.input, pass)?;
+        let [b, s, d] = dims("hidden", &saved.hidden, ["B", "S", "D"])?;
+        let flat = saved.hidden.f_detach()?.f_reshape([b * s, d])?;
+        let mut found = self.loss_of(model, head, &flat, &batch.targets, 1.0 / batch.n_targets as f64)?;
+        let at_hidden = found.hidden.f_reshape([b, s, d])?;
+        let (mut grads, _) = model.backward_from(saved, &at_hidden, self.trainable.leaves(), pass)?;
+        // No graph leads to a dense head here: its gradient joins that of the embedding it may be tied to.
+        if let (Some(weight), Some(by_weight)) = (head.trained(), found.weight.take()) {
+            let leaves = self.trainable.leaves();
+            if let Some(i) = leaves.iter().position(|leaf| leaf.data_ptr() == weight.data_ptr()) {
+                grads[i] = Some(match grads[i].take() {
+                    Some(grad) => no_grad(|| grad.f_add(&by_weight))?,
+                    None => by_weight,
+                });
+            }
+        }
+        self.collect(&found, grads, batch)
+    }
+
+    /// Adds the head's own gradients and hands all over, in the masters' f32.
+    fn collect(&mut self, found: &TokenLoss, mut grads: Vec<Option<Tensor>>, batch: &Batch) -> Result<()> {
+        let (mean, count) = (found.mean()?, batch.n_targets as f64);
         no_grad(|| -> Result<()> {
             for (i, grad) in grads.iter_mut().enumerate() {
                 let at_head = found.inputs.get(i).and_then(Option::as_ref);
-                // Sums over micro-batches are in the masters' f32.
                 *grad = match (grad.take(), at_head) {
                     (Some(a), Some(b)) => Some(a.f_to_kind(Kind::Float)?.f_add(&b.f_to_kind(Kind::Float)?)?),
                     (Some(a), None) => Some(a.f_to_kind(Kind::Float)?),

@@ -171,3 +171,68 @@ fn a_step_without_target_or_with_nan_is_an_error() {
         }
     }
 }
+
+fn small_model(tied: bool) -> CausalLm {
+    let config = serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 19, "hidden_size": 16,
+        "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 32, "tie_word_embeddings": tied, "rms_norm_eps": 1e-5, "hidden_act": "silu",
+        "rope_theta": 10000.0, "initializer_range": 0.3,
+    });
+    let config = crate::LmConfig::from_text("config.json".as_ref(), &config.to_string()).unwrap();
+    CausalLm::random(config, Device::Cpu, Kind::Float, 5).unwrap()
+}
+
+fn of_model(tied: bool, way: &str) -> Vec<(String, Tensor)> {
+    let model = small_model(tied);
+    let trainable = Trainable::adopt(model.named_tensors(), Device::Cpu).unwrap();
+    let mut accumulator = Accumulator::new(&trainable, CrossEntropy::plain());
+    let batch = Batch::padded(&examples(), 0, Device::Cpu).unwrap();
+    let (head, pass) = (crate::builtin::head_weight(&model), Pass::default());
+    match way {
+        "again" => accumulator.add_checkpointed(&model, head, &batch, &pass).unwrap(),
+        "model" => accumulator.add(&model, HeadWeight::Model, &batch, &pass).unwrap(),
+        _ => accumulator.add(&model, head, &batch, &pass).unwrap(),
+    }
+    accumulator.means().unwrap().into_iter().map(|(name, g)| (name.to_owned(), g)).collect()
+}
+
+#[test]
+fn checkpointing_and_the_general_head_give_the_same_gradients() {
+    for tied in [true, false] {
+        let want = of_model(tied, "plain");
+        assert_eq!(want.len(), 2 * 9 + if tied { 2 } else { 3 });
+        for way in ["again", "model"] {
+            for ((name, got), (_, want)) in of_model(tied, way).iter().zip(&want) {
+                let gap = (got - want).abs().max().double_value(&[]);
+                assert!(gap < 2e-6, "tied {tied}, {way}, {name}: {gap}");
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_rows_give_the_gradients_of_single_rows() {
+    let means = |packed: bool| {
+        let model = small_model(true);
+        let trainable = Trainable::adopt(model.named_tensors(), Device::Cpu).unwrap();
+        let mut accumulator = Accumulator::new(&trainable, CrossEntropy::plain());
+        let config = crate::train::PackConfig {
+            seq_len: 12,
+            overlong: crate::train::Overlong::Refuse,
+            pad_id: 0,
+            seed: 4,
+        };
+        let batch = match packed {
+            false => Batch::padded(&examples(), 0, Device::Cpu).unwrap(),
+            true => Batch::packed(&crate::train::pack(examples(), &config).unwrap().0, Device::Cpu).unwrap(),
+        };
+        assert_eq!((packed, batch.input.documents.is_some(), batch.n_targets), (packed, packed, 12));
+        let head = crate::builtin::head_weight(&model);
+        accumulator.add(&model, head, &batch, &Pass::default()).unwrap();
+        accumulator.means().unwrap().into_iter().map(|(_, g)| g).collect::<Vec<_>>()
+    };
+    for (got, want) in means(true).iter().zip(&means(false)) {
+        assert!((got - want).abs().max().double_value(&[]) < 2e-6);
+    }
+}
