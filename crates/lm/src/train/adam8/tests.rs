@@ -46,9 +46,9 @@ fn one_quantised_step_matches_hand_values() {
     assert!((signed + 0.098_593_75).abs() < 1e-6, "{signed}");
     // In the next block every |m| is the largest; −1 is not on the map, −0.99296875 is the nearest.
     assert_eq!((m[300], v[300]), (0, 255));
-    // v = 0.01·max lies between 0.0099648 and 0.0103…: the former.
+    // v = 0.01·max lies between (1 − 0.45/32)/100 = 0.009859375 and (0.1 + 0.45/64)/10 = 0.0107031: the former.
     let unsigned = DynamicMap::unsigned().value(v[1]);
-    assert!((unsigned - 0.009_964_84).abs() < 1e-6, "{unsigned}");
+    assert!((unsigned - 0.009_859_375).abs() < 1e-6, "{unsigned}");
 }
 
 /// Least squares of 48 outputs on 96 inputs: 4608 weights (quantised) and a bias (not).

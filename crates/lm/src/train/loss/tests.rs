@@ -17,6 +17,13 @@ struct Case {
     count: usize,
 }
 
+impl Case {
+    /// Allowed gap of f32 gradients. With 9001 logits of up to 15 PyTorch's own f32 gradients are 6e-5 from its f64 ones.
+    fn f32_gap(&self) -> f64 {
+        if self.name == "blocks" { 3e-5 } else { 3e-6 }
+    }
+}
+
 fn cases() -> Vec<Case> {
     let info: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(format!("{FOLDER}/case.json")).unwrap()).unwrap();
@@ -56,7 +63,7 @@ fn loss_and_gradients_match_pytorch() {
         let found = case.loss.grad(&hidden, &weight, &case.targets, 0.5, true).unwrap();
         let (sum, by_weight) = (found.sum.double_value(&[]), found.weight.as_ref().unwrap());
         // In bf16 logits of about 4 are rounded to 1/64 or 1/32, and gradients to 1/256 of themselves.
-        let (rtol, atol) = if case.half { (3e-3, 4e-2) } else { (1e-6, 3e-6) };
+        let (rtol, atol) = if case.half { (3e-3, 4e-2) } else { (1e-6, 0.5 * case.f32_gap()) };
         let gaps = (gap(&found.hidden, &(&case.grad_hidden * 0.5)), gap(by_weight, &(&case.grad_weight * 0.5)));
         println!("{}: sum {sum} against {}, gradients {gaps:?}", case.name, case.sum);
         assert_eq!(found.count, case.count);
@@ -77,12 +84,13 @@ fn a_general_head_and_the_surrogate_give_the_same_gradients() {
         let logits = |x: &Tensor| Ok(x.f_matmul(&weight.f_tr()?)?);
         let found = case.loss.grad_through(&hidden, &case.targets, &inputs, 1.0, v, logits).unwrap();
         assert!((found.sum.double_value(&[]) - case.sum).abs() < 1e-6 * case.sum);
-        assert!(gap(&found.hidden, &case.grad_hidden) < 3e-6 && gap(found.inputs[0].as_ref().unwrap(), &case.grad_weight) < 6e-6);
+        let (by_weight, allowed) = (found.inputs[0].as_ref().unwrap(), case.f32_gap());
+        assert!(gap(&found.hidden, &case.grad_hidden) < allowed && gap(by_weight, &case.grad_weight) < allowed);
 
         let found = case.loss.grad(&hidden, &weight, &case.targets, 1.0, true).unwrap();
         let root = found.surrogate(&hidden, Some(&weight)).unwrap();
         let grads = Tensor::run_backward(&[root], &[&hidden, &weight], false, false);
-        assert!(gap(&grads[0], &case.grad_hidden) < 3e-6 && gap(&grads[1], &case.grad_weight) < 6e-6);
+        assert!(gap(&grads[0], &case.grad_hidden) < allowed && gap(&grads[1], &case.grad_weight) < allowed);
     }
 }
 
