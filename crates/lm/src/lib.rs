@@ -4,6 +4,7 @@
 
 mod attach;
 mod attention;
+pub mod builtin;
 mod cache;
 mod causal;
 pub mod config;
@@ -16,7 +17,9 @@ mod model;
 mod pass;
 mod peft;
 pub mod quant;
+pub mod plan;
 mod rope;
+pub mod train;
 pub mod weights;
 
 pub use attach::{Attached, LoraConfig, Targets, attach};

@@ -1,0 +1,22 @@
+//! What training needs besides the model: labels, packing, the loss over the vocabulary, steps and optimizer states.
+
+mod accumulate;
+pub mod adam8;
+mod batch;
+mod dynamic_map;
+pub mod loss;
+pub mod masks;
+pub mod packing;
+mod softmax_row;
+pub mod step;
+mod trainable;
+
+pub use accumulate::{Accumulator, HeadWeight};
+pub use adam8::Adam8;
+pub use batch::Batch;
+pub use dynamic_map::DynamicMap;
+pub use loss::{CrossEntropy, TokenLoss};
+pub use masks::{Example, IGNORE, Segment, Truncation};
+pub use packing::{Overlong, PackConfig, PackReport, PackedRow, pack};
+pub use step::{GroupConfig, LmOptimizer, OptimizerState, StepFigures, Stopwatch};
+pub use trainable::Trainable;
