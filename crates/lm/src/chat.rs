@@ -119,7 +119,8 @@ impl ChatTemplate {
             ("pad_token", &self.special.pad),
             ("unk_token", &self.special.unk),
         ];
-        context.extend(tokens.iter().filter_map(|(key, token)| Some(((*key).to_owned(), Value::from(token.as_deref()?)))));
+        context
+            .extend(tokens.iter().filter_map(|(key, token)| Some(((*key).to_owned(), Value::from(token.as_deref()?)))));
         if let Some(now) = options.now {
             let format = move |pattern: &str| now.format(pattern);
             context.push(("strftime_now".into(), Value::from_function(format)));

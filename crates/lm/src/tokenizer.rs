@@ -81,7 +81,8 @@ impl Tokenizer {
         let special_ids =
             inner.get_added_tokens_decoder().iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
         // only a decoder with byte fallback reads the pieces <0x00> to <0xFF> as bytes
-        let falls_back = serde_json::to_string(&inner.get_decoder()).is_ok_and(|json| json.contains("\"ByteFallback\""));
+        let falls_back =
+            serde_json::to_string(&inner.get_decoder()).is_ok_and(|json| json.contains("\"ByteFallback\""));
         let byte_ids = if falls_back {
             (0..=255u8).filter_map(|byte| vocabulary.get(&format!("<0x{byte:02X}>")).copied()).collect()
         } else {
@@ -166,7 +167,9 @@ impl Tokenizer {
             path: self.path.clone(),
             line: None,
             message: format!("token `{token}` has id {highest}, but the model's embedding has {rows} rows"),
-            hint: Some("use the tokenizer that came with the model, or a checkpoint whose embedding was resized".into()),
+            hint: Some(
+                "use the tokenizer that came with the model, or a checkpoint whose embedding was resized".into(),
+            ),
         })
     }
 
@@ -237,7 +240,8 @@ impl Tokenizer {
                 line: None,
                 message,
                 hint: Some(
-                    "base models have none: generate from plain text, or put a chat_template.jinja into the folder".into(),
+                    "base models have none: generate from plain text, or put a chat_template.jinja into the folder"
+                        .into(),
                 ),
             });
         };

@@ -122,7 +122,10 @@ mod tests {
         // datetime(2026, 11, 21, 6, 4, 9).strftime(…)
         let now = DateTime { year: 2026, month: 11, day: 21, hour: 6, minute: 4, second: 9 };
         assert_eq!(now.format("%d %b %Y").unwrap(), "21 Nov 2026");
-        assert_eq!(now.format("%A %a %B %j %H:%M:%S %I %p %y %-H 100%%").unwrap(), "Saturday Sat November 325 06:04:09 06 AM 26 6 100%");
+        assert_eq!(
+            now.format("%A %a %B %j %H:%M:%S %I %p %y %-H 100%%").unwrap(),
+            "Saturday Sat November 325 06:04:09 06 AM 26 6 100%"
+        );
         let leap = DateTime { year: 2024, month: 3, day: 1, hour: 0, minute: 0, second: 0 };
         assert_eq!(leap.format("%a %j %-M %F %I").unwrap(), "Fri 061 0 2024-03-01 12");
         assert!(now.format("%Q").is_err() && now.format("%").is_err());

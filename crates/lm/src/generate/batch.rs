@@ -89,7 +89,8 @@ impl<'a, M: Causal> Batch<'a, M> {
             for (at, &row) in self.alive.iter().enumerate() {
                 self.rows[row].take(row, next[at], self.config, self.model.max_positions(), on_text)?;
             }
-            let keep: Vec<usize> = (0..self.alive.len()).filter(|&at| self.rows[self.alive[at]].finish.is_none()).collect();
+            let keep: Vec<usize> =
+                (0..self.alive.len()).filter(|&at| self.rows[self.alive[at]].finish.is_none()).collect();
             if keep.is_empty() {
                 break;
             }
@@ -161,7 +162,11 @@ impl<'a, M: Causal> Batch<'a, M> {
         let vocab = self.model.vocab_size();
         let n = self.alive.len() * vocab;
         if logits.numel() != n {
-            return Err(Error::invalid(format!("logits have shape {:?}, wanted [{}, {vocab}]", logits.size(), self.alive.len())));
+            return Err(Error::invalid(format!(
+                "logits have shape {:?}, wanted [{}, {vocab}]",
+                logits.size(),
+                self.alive.len()
+            )));
         }
         self.buffer.resize(n, 0.0);
         logits.f_to_kind(Kind::Float)?.f_contiguous()?.f_copy_data(&mut self.buffer, n)?;

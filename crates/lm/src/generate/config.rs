@@ -80,7 +80,12 @@ impl SamplingConfig {
             }
         };
         let positive = |x: f64| x > 0.0 && x.is_finite();
-        check(positive(self.temperature), "temperature", self.temperature, "above 0 (greedy=true takes the likeliest token)");
+        check(
+            positive(self.temperature),
+            "temperature",
+            self.temperature,
+            "above 0 (greedy=true takes the likeliest token)",
+        );
         check(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", self.top_p, "above 0 and at most 1");
         check((0.0..=1.0).contains(&self.min_p), "min_p", self.min_p, "from 0 to 1");
         check(positive(self.repetition_penalty), "repetition_penalty", self.repetition_penalty, "above 0");
@@ -97,6 +102,10 @@ impl SamplingConfig {
     /// Lists all [`SamplingConfig::problems`].
     pub fn check(&self) -> Result<()> {
         let problems = self.problems();
-        if problems.is_empty() { Ok(()) } else { Err(Error::invalid(format!("cannot generate: {}", problems.join("; ")))) }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::invalid(format!("cannot generate: {}", problems.join("; "))))
+        }
     }
 }

@@ -127,7 +127,8 @@ impl Sampler {
         if self.penalises() {
             for &id in seen {
                 if let Some(logit) = logits.get_mut(id as usize) {
-                    *logit = if *logit < 0.0 { *logit * self.repetition_penalty } else { *logit / self.repetition_penalty };
+                    *logit =
+                        if *logit < 0.0 { *logit * self.repetition_penalty } else { *logit / self.repetition_penalty };
                 }
             }
         }
@@ -249,7 +250,10 @@ mod tests {
         // squared: 1, 4, 16, 64 of 85
         assert_eq!(run(&config(|c| c.temperature = 0.5)), [(0, 0.01176), (1, 0.04706), (2, 0.18824), (3, 0.75294)]);
         // 8 -> 8^(1/3) = 2: weights 1, 2, 4, 2 of 9
-        assert_eq!(run(&config(|c| c.repetition_penalty = 3.0)), [(0, 0.11111), (1, 0.22222), (2, 0.44444), (3, 0.22222)]);
+        assert_eq!(
+            run(&config(|c| c.repetition_penalty = 3.0)),
+            [(0, 0.11111), (1, 0.22222), (2, 0.44444), (3, 0.22222)]
+        );
     }
 
     #[test]
@@ -257,7 +261,10 @@ mod tests {
         let logits = [1f32, 2.0, 4.0, 8.0].map(f32::ln);
         let mut sampler = Sampler::new(&config(|_| ()));
         let mut at = |draw: f64| sampler.pick(&mut logits.clone(), &[], draw).unwrap();
-        assert_eq!([at(0.0), at(0.066), at(0.067), at(0.199), at(0.201), at(0.46), at(0.47), at(0.999_999_999)], [0, 0, 1, 1, 2, 2, 3, 3]);
+        assert_eq!(
+            [at(0.0), at(0.066), at(0.067), at(0.199), at(0.201), at(0.46), at(0.47), at(0.999_999_999)],
+            [0, 0, 1, 1, 2, 2, 3, 3]
+        );
     }
 
     #[test]

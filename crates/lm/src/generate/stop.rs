@@ -33,7 +33,8 @@ impl StopMatcher {
         }
         self.held.push_str(piece);
         // the earliest end counts, then the longest: what a reader of single characters would see
-        let first = self.stops.iter().filter_map(|stop| self.held.find(stop).map(|at| (at + stop.len(), at, stop))).min();
+        let first =
+            self.stops.iter().filter_map(|stop| self.held.find(stop).map(|at| (at + stop.len(), at, stop))).min();
         if let Some((_, at, stop)) = first {
             let stop = stop.clone();
             self.held.truncate(at);

@@ -123,7 +123,11 @@ impl FolderFiles {
                     let (Some(name), Some(source)) =
                         (entry.get("name").and_then(Value::as_str), entry.get("template").and_then(Value::as_str))
                     else {
-                        return Err(config.wrong("chat_template", "a list of objects with `name` and `template`", entry));
+                        return Err(config.wrong(
+                            "chat_template",
+                            "a list of objects with `name` and `template`",
+                            entry,
+                        ));
                     };
                     self.templates.push((name.to_owned(), source.to_owned()));
                 }
@@ -183,9 +187,7 @@ impl FolderFiles {
 fn defaults(file: &Object<'_>) -> Result<GenerationDefaults> {
     let eos_ids = match file.get("eos_token_id") {
         None => Vec::new(),
-        Some(Value::Array(ids)) => {
-            ids.iter().map(|id| file.as_id("eos_token_id", id)).collect::<Result<Vec<_>>>()?
-        }
+        Some(Value::Array(ids)) => ids.iter().map(|id| file.as_id("eos_token_id", id)).collect::<Result<Vec<_>>>()?,
         Some(id) => vec![file.as_id("eos_token_id", id)?],
     };
     Ok(GenerationDefaults {
