@@ -3,7 +3,6 @@
 mod files;
 
 use std::{
-    collections::HashSet,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -17,23 +16,42 @@ use files::{FolderFiles, NewToken};
 
 pub use files::GenerationDefaults;
 
+/// Ids that a vocabulary may leave out beyond twice its size.
+const MAX_GAP: usize = 1 << 16;
+
+/// What an id stands for when it is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IdKind {
+    /// No token has this id.
+    Unused,
+    /// A piece of text.
+    Text,
+    /// One byte of a character that the vocabulary lacks.
+    Byte,
+    /// A special token.
+    Special,
+}
+
 /// A tokenizer as a Hugging Face folder holds it.
 ///
 /// Read are `tokenizer.json` and, where they exist, `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`,
 /// `generation_config.json` and `chat_template.jinja`. Padding and truncation that `tokenizer.json` may have switched on
 /// (a training script saved them) are switched off: a text gives exactly its own tokens.
 ///
-/// Differs: `transformers` adds a named special token that the vocabulary lacks as a new token, with an id that the
+/// `tokenizer.json` alone decides what is added around a text: `add_bos_token` and `add_eos_token` of
+/// `tokenizer_config.json` change nothing where that file exists, in `transformers` 5 as here.
+///
+/// Differs: `tokenizer.json` is used as it is, as `PreTrainedTokenizerFast` does. The class `LlamaTokenizer` of
+/// `transformers` 5 builds a tokenizer anew from the vocabulary, which gives other ids behind a special token and for
+/// leading blanks. `transformers` adds a named special token that the vocabulary lacks as a new token, with an id that the
 /// embedding may not have; here such a token has no id. `clean_up_tokenization_spaces` is ignored, as `transformers` 5
 /// does for BPE.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
     special: SpecialTokens,
-    add_bos_eos: Option<(bool, bool)>,
-    special_ids: HashSet<u32>,
-    byte_ids: HashSet<u32>,
-    n_ids: usize,
+    /// What each id is; ids may have gaps.
+    kinds: Vec<IdKind>,
     n_tokens: usize,
     model_max_length: Option<usize>,
     generation: GenerationDefaults,
@@ -78,25 +96,30 @@ impl Tokenizer {
         }
         let vocabulary = inner.get_vocab(true);
         let n_ids = vocabulary.values().max().map_or(0, |&id| id as usize + 1);
-        let special_ids =
-            inner.get_added_tokens_decoder().iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
+        // an id far above the number of tokens would make the table larger than the file
+        if n_ids > MAX_GAP + 2 * vocabulary.len() {
+            return Err(malformed(&path, &format!("{} tokens have ids up to {}", vocabulary.len(), n_ids - 1)));
+        }
+        let mut kinds = vec![IdKind::Unused; n_ids];
+        vocabulary.values().for_each(|&id| kinds[id as usize] = IdKind::Text);
         // only a decoder with byte fallback reads the pieces <0x00> to <0xFF> as bytes
         let falls_back =
             serde_json::to_string(&inner.get_decoder()).is_ok_and(|json| json.contains("\"ByteFallback\""));
-        let byte_ids = if falls_back {
-            (0..=255u8).filter_map(|byte| vocabulary.get(&format!("<0x{byte:02X}>")).copied()).collect()
-        } else {
-            HashSet::new()
-        };
+        if falls_back {
+            let bytes = (0..=255u8).filter_map(|byte| vocabulary.get(&format!("<0x{byte:02X}>")));
+            bytes.for_each(|&id| kinds[id as usize] = IdKind::Byte);
+        }
+        for (id, token) in inner.get_added_tokens_decoder() {
+            if let (true, Some(kind)) = (token.special, kinds.get_mut(id as usize)) {
+                *kind = IdKind::Special;
+            }
+        }
         Ok(Self {
             n_tokens: vocabulary.len(),
             inner,
             path,
             special: files.special,
-            add_bos_eos: files.add_bos_eos,
-            special_ids,
-            byte_ids,
-            n_ids,
+            kinds,
             model_max_length: files.model_max_length,
             generation: files.generation,
             templates: files.templates,
@@ -109,19 +132,8 @@ impl Tokenizer {
     /// # Errors
     /// When the text cannot be tokenised (a vocabulary without an unknown token).
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        // explicit add_bos_token / add_eos_token replace the template of tokenizer.json
-        let by_template = add_special && self.add_bos_eos.is_none();
-        let encoding = self.inner.encode_fast(text, by_template).map_err(|e| self.refused("encode", &e.to_string()))?;
-        let mut ids = encoding.get_ids().to_vec();
-        if let (true, Some((bos, eos))) = (add_special, self.add_bos_eos) {
-            if let (true, Some(id)) = (bos, self.bos_id()) {
-                ids.insert(0, id);
-            }
-            if let (true, Some(id)) = (eos, self.eos_id()) {
-                ids.push(id);
-            }
-        }
-        Ok(ids)
+        let encoding = self.inner.encode_fast(text, add_special).map_err(|e| self.refused("encode", &e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
     }
 
     /// Text of token ids; ids without a token (an embedding may have spare rows) give nothing. With `skip_special`
@@ -150,7 +162,7 @@ impl Tokenizer {
 
     /// The highest id plus one: rows that an embedding needs.
     pub fn n_ids(&self) -> usize {
-        self.n_ids
+        self.kinds.len()
     }
 
     /// Checks that every id has a row in an embedding of `rows` rows.
@@ -158,10 +170,10 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer has an id at or above `rows`.
     pub fn check_fits(&self, rows: usize) -> Result<()> {
-        if self.n_ids <= rows {
+        if self.n_ids() <= rows {
             return Ok(());
         }
-        let highest = self.n_ids - 1;
+        let highest = self.n_ids() - 1;
         let token = self.token(highest as u32).unwrap_or_default();
         Err(Error::Data {
             path: self.path.clone(),
@@ -175,12 +187,21 @@ impl Tokenizer {
 
     /// Whether `decode` with `skip_special` leaves this id out.
     pub fn is_special(&self, id: u32) -> bool {
-        self.special_ids.contains(&id)
+        self.kind(id) == IdKind::Special
     }
 
     /// Whether the id stands for one byte of a character that the vocabulary lacks (byte fallback).
     pub fn is_byte(&self, id: u32) -> bool {
-        self.byte_ids.contains(&id)
+        self.kind(id) == IdKind::Byte
+    }
+
+    /// Whether there is a token with this id; an embedding may have rows without one.
+    pub fn has(&self, id: u32) -> bool {
+        self.kind(id) != IdKind::Unused
+    }
+
+    fn kind(&self, id: u32) -> IdKind {
+        self.kinds.get(id as usize).copied().unwrap_or(IdKind::Unused)
     }
 
     /// Named special tokens.

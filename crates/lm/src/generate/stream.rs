@@ -36,7 +36,8 @@ impl<'a> TextStream<'a> {
     /// # Errors
     /// When the tokenizer's decoder fails.
     pub fn push(&mut self, id: u32) -> Result<String> {
-        if self.skip_special && self.tokenizer.is_special(id) {
+        // left out before the decoder sees them: they do not end a run of bytes
+        if !self.tokenizer.has(id) || (self.skip_special && self.tokenizer.is_special(id)) {
             return Ok(String::new());
         }
         self.ids.push(id);

@@ -42,8 +42,6 @@ pub struct GenerationDefaults {
 #[derive(Debug, Default)]
 pub(super) struct FolderFiles {
     pub(super) special: SpecialTokens,
-    /// `add_bos_token` and `add_eos_token` where at least one is given.
-    pub(super) add_bos_eos: Option<(bool, bool)>,
     pub(super) model_max_length: Option<usize>,
     /// Name and source.
     pub(super) templates: Vec<(String, String)>,
@@ -109,10 +107,6 @@ impl FolderFiles {
     }
 
     fn config(&mut self, config: &Object<'_>) -> Result<()> {
-        let (bos, eos) = (config.boolean("add_bos_token")?, config.boolean("add_eos_token")?);
-        if bos.is_some() || eos.is_some() {
-            self.add_bos_eos = Some((bos.unwrap_or(false), eos.unwrap_or(false)));
-        }
         // "no limit" is written as a number around 1e30
         self.model_max_length = config.get("model_max_length").and_then(Value::as_u64).map(|n| n as usize);
         match config.get("chat_template") {

@@ -34,13 +34,13 @@ fn phi3_vectors() {
     let texts = fs::read_to_string(vectors.join("ggml-vocab-phi-3.gguf.inp")).unwrap();
     let wanted = fs::read_to_string(vectors.join("ggml-vocab-phi-3.gguf.out")).unwrap();
     let texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
-    // the last line of the file has no line break of its own or none follows it
-    let wanted: Vec<&str> = wanted.strip_suffix('\n').unwrap_or(&wanted).split('\n').collect();
+    // the last text is empty, and so is its line
+    let wanted: Vec<&str> = wanted.split('\n').collect();
     assert_eq!((texts.len(), wanted.len()), (47, 47));
     for (text, line) in texts.iter().zip(wanted) {
         let line: Vec<u32> = line.split_whitespace().map(|id| id.parse().unwrap()).collect();
         assert_eq!(tokenizer.encode(text, false).unwrap(), line, "{text:?}");
-        // add_bos_token is false there
+        // its template adds nothing
         assert_eq!(tokenizer.encode(text, true).unwrap(), line, "{text:?}");
     }
     assert_eq!((tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id()), (Some(1), Some(32000), 32000));
@@ -114,9 +114,10 @@ fn new_added_tokens_get_their_ids() {
     fs::write(folder.path().join("added_tokens.json"), format!(r#"{{"<|new|>": {next}, "<plain>": {}}}"#, next + 1))
         .unwrap();
     let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
-    assert_eq!(tokenizer.encode("a<|new|><plain>", false).unwrap()[1..], [next as u32, next as u32 + 1]);
+    assert!(tokenizer.encode("a<|new|><plain>", false).unwrap().ends_with(&[next as u32, next as u32 + 1]));
     assert!(tokenizer.is_special(next as u32) && !tokenizer.is_special(next as u32 + 1));
     assert_eq!(tokenizer.n_ids(), next + 2);
+    fs::remove_file(folder.path().join("added_tokens.json")).unwrap();
     with(next + 5);
     let text = refused(folder.path());
     assert!(
@@ -130,7 +131,11 @@ fn malformed_files_are_one_message() {
     let folder = copy_of("spm");
     let write = |name: &str, text: &[u8]| fs::write(folder.path().join(name), text).unwrap();
     for (name, text, wanted) in [
-        ("tokenizer_config.json", "{\"add_bos_token\": \"yes\"}", "`add_bos_token` must be true or false, got \"yes\""),
+        (
+            "tokenizer_config.json",
+            "{\"added_tokens_decoder\": {\"x\": {}}}",
+            "`added_tokens_decoder.x` must be an object",
+        ),
         ("tokenizer_config.json", "{\"bos_token\": 5}", "`bos_token` must be a text or an object"),
         ("tokenizer_config.json", "{\"chat_template\": 5}", "`chat_template` must be"),
         ("tokenizer_config.json", "{\n\"a\": }", "line 2: not JSON"),
@@ -140,6 +145,7 @@ fn malformed_files_are_one_message() {
             "{\"eos_token_id\": [1, -4]}",
             "`eos_token_id` must be a token id or a list of them, got -4",
         ),
+        ("generation_config.json", "{\"do_sample\": \"yes\"}", "`do_sample` must be true or false, got \"yes\""),
         ("generation_config.json", "{\"top_k\": 0.5}", "`top_k` must be a whole number"),
         ("added_tokens.json", "{\"x\": \"y\"}", "`x` must be a token id"),
     ] {
