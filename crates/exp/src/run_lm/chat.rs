@@ -6,7 +6,11 @@ use std::{
 };
 
 use anyo_core::{Error, Result};
-use anyo_lm::{ChatOptions, Message, Pass, Prompt, generate};
+use anyo_lm::{
+    Pass,
+    chat::{ChatOptions, Message},
+    generate::{Prompt, generate},
+};
 
 use super::{ChatConfig, generate::with_stops, note, print};
 

@@ -8,7 +8,7 @@ use anyo_core::{
     run::RunConfig,
     torch::{DeviceChoice, Dtype},
 };
-use anyo_lm::{BuiltinConfig, SamplingConfig};
+use anyo_lm::{builtin::BuiltinConfig, generate::SamplingConfig};
 use serde::{Deserialize, Serialize};
 
 /// How the frozen linear layers are stored.

@@ -3,7 +3,10 @@
 use std::{ops::ControlFlow, time::Instant};
 
 use anyo_core::Result;
-use anyo_lm::{Pass, Prompt, SamplingConfig, Tokenizer, generate};
+use anyo_lm::{
+    Pass, Tokenizer,
+    generate::{Prompt, SamplingConfig, generate},
+};
 
 use super::{GenerateConfig, note, print};
 

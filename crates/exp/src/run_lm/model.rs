@@ -11,11 +11,10 @@ use anyo_core::{
     torch::{DeviceChoice, Dtype, Params, device::set_threads},
 };
 use anyo_lm::{
-    CausalLm, LmConfig, LoadOptions, Tokenizer,
+    CausalLm, LmConfig, LoadOptions, Tokenizer, load_peft,
     builtin::{Builtin, builtin},
     plan::{Plan, PlanRequest, Task, WeightKind},
     quant::Quant,
-    peft::load_peft,
     train::StepFigures,
 };
 use tch::Device;

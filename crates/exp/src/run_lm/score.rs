@@ -1,7 +1,7 @@
 //! `run-lm score`.
 
 use anyo_core::Result;
-use anyo_lm::{Pass, score_text};
+use anyo_lm::{Pass, generate::score_text};
 
 use super::{ScoreConfig, print};
 

@@ -1,0 +1,281 @@
+//! The loop of a generation: one batch, padded on the left, that shrinks as rows end.
+
+use std::collections::HashSet;
+
+use anyo_core::{Error, Result};
+use tch::{Kind, Tensor};
+
+use super::{
+    Finish, Generated, OnText, Prompt, SamplingConfig, sampler, sampler::Sampler, stop::StopMatcher,
+    stream::TextStream, tensor_of,
+};
+use crate::{Causal, LmInput, Pass, Tokenizer};
+
+/// One prompt and what came after it.
+struct Row<'a> {
+    prompt: &'a [u32],
+    seed: u64,
+    ids: Vec<u32>,
+    text: String,
+    stream: Option<TextStream<'a>>,
+    stops: StopMatcher,
+    /// Prompt and new ids, each once; empty where no penalty needs them.
+    seen: Vec<u32>,
+    seen_set: HashSet<u32>,
+    finish: Option<Finish>,
+    n_new: usize,
+}
+
+/// A batch of prompts under way.
+pub(super) struct Batch<'a, M: Causal> {
+    model: &'a M,
+    config: &'a SamplingConfig,
+    base_only: bool,
+    gate: Option<Tensor>, // [alive, E]
+    sampler: Sampler,
+    rows: Vec<Row<'a>>,
+    /// Rows still computed, in the order of the cache.
+    alive: Vec<usize>,
+    cache: M::Cache,
+    /// Columns of the cache.
+    past: usize,
+    buffer: Vec<f32>,
+}
+
+impl<'a, M: Causal> Batch<'a, M> {
+    pub(super) fn start(
+        model: &'a M,
+        tokenizer: &'a Tokenizer,
+        prompts: &'a [Prompt],
+        config: &'a SamplingConfig,
+        pass: &Pass<'_>,
+    ) -> Result<Self> {
+        let sampler = Sampler::new(config);
+        let rows = prompts.iter().map(|prompt| {
+            let mut row = Row {
+                prompt: &prompt.ids,
+                seed: prompt.seed.unwrap_or(config.seed),
+                ids: Vec::new(),
+                text: String::new(),
+                stream: Some(TextStream::new(tokenizer, true)),
+                stops: StopMatcher::new(&config.stop_strings),
+                seen: Vec::new(),
+                seen_set: HashSet::new(),
+                finish: None,
+                n_new: 0,
+            };
+            if sampler.penalises() {
+                prompt.ids.iter().for_each(|&id| row.note(id));
+            }
+            row
+        });
+        Ok(Self {
+            model,
+            config,
+            base_only: pass.base_only,
+            gate: pass.gate.map(Tensor::shallow_clone),
+            rows: rows.collect(),
+            alive: (0..prompts.len()).collect(),
+            cache: model.new_cache(prompts.len()),
+            past: 0,
+            sampler,
+            buffer: Vec::new(),
+        })
+    }
+
+    pub(super) fn run(mut self, on_text: &mut OnText<'_>) -> Result<Vec<Generated>> {
+        let mut next = self.prefill()?;
+        loop {
+            for (at, &row) in self.alive.iter().enumerate() {
+                self.rows[row].take(row, next[at], self.config, self.model.max_positions(), on_text)?;
+            }
+            let keep: Vec<usize> =
+                (0..self.alive.len()).filter(|&at| self.rows[self.alive[at]].finish.is_none()).collect();
+            if keep.is_empty() {
+                break;
+            }
+            if keep.len() < self.alive.len() {
+                next = keep.iter().map(|&at| next[at]).collect();
+                self.drop_rows(&keep)?;
+            }
+            next = self.step(&next)?;
+        }
+        Ok(self.rows.into_iter().map(Row::result).collect())
+    }
+
+    /// Reads the prompts and chooses each row's first token.
+    fn prefill(&mut self) -> Result<Vec<u32>> {
+        let len = self.rows.iter().map(|row| row.prompt.len()).max().unwrap_or(0);
+        let mut ids = Vec::with_capacity(len * self.rows.len());
+        for row in &self.rows {
+            // any id will do as a pad, it is masked
+            ids.resize(ids.len() + len - row.prompt.len(), 0);
+            ids.extend(row.prompt.iter().map(|&id| i64::from(id)));
+        }
+        self.forward(&ids, len)
+    }
+
+    /// Reads one new token per row and chooses the next.
+    fn step(&mut self, ids: &[u32]) -> Result<Vec<u32>> {
+        let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
+        self.forward(&ids, 1)
+    }
+
+    fn forward(&mut self, ids: &[i64], len: usize) -> Result<Vec<u32>> {
+        let (n_rows, device) = (self.alive.len() as i64, self.model.device());
+        let mask = self.mask(self.past + len)?;
+        let input = LmInput { ids: tensor_of(ids, &[n_rows, len as i64], device)?, mask, ..LmInput::default() };
+        let pass = Pass { gate: self.gate.as_ref(), base_only: self.base_only, ..Pass::default() };
+        let hidden = self.model.hidden(&input, Some(&mut self.cache), &pass)?; // [B,S,D]
+        self.past += len;
+        let last = hidden.f_select(1, len as i64 - 1)?; // [B,D]
+        self.choose(&self.model.logits(&last)?)
+    }
+
+    /// 1 for tokens, 0 for the pads in front, `[B, columns]`; `None` where no row has pads.
+    fn mask(&self, columns: usize) -> Result<Option<Tensor>> {
+        // every token but the last chosen one was read, and that one is read in this pass
+        let pads = |row: usize| columns - self.rows[row].prompt.len() - self.rows[row].n_new;
+        if self.alive.iter().all(|&row| pads(row) == 0) {
+            return Ok(None);
+        }
+        let mut mask = Vec::with_capacity(columns * self.alive.len());
+        for &row in &self.alive {
+            let n_pads = pads(row);
+            mask.resize(mask.len() + n_pads, 0);
+            mask.resize(mask.len() + columns - n_pads, 1);
+        }
+        tensor_of(&mask, &[self.alive.len() as i64, columns as i64], self.model.device()).map(Some)
+    }
+
+    /// The next token of each row from logits `[B,V]`.
+    fn choose(&mut self, logits: &Tensor) -> Result<Vec<u32>> {
+        if self.sampler.is_argmax() {
+            let (best, ids) = logits.f_max_dim(-1, false)?;
+            // a NaN or infinity is the maximum of its row
+            if best.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
+                return Err(sampler::bad_logits());
+            }
+            let ids = Vec::<i64>::try_from(&ids)?;
+            return Ok(ids.into_iter().map(|id| id as u32).collect());
+        }
+        let vocab = self.model.vocab_size();
+        let n = self.alive.len() * vocab;
+        if logits.numel() != n {
+            return Err(Error::invalid(format!(
+                "logits have shape {:?}, wanted [{}, {vocab}]",
+                logits.size(),
+                self.alive.len()
+            )));
+        }
+        self.buffer.resize(n, 0.0);
+        logits.f_to_kind(Kind::Float)?.f_contiguous()?.f_copy_data(&mut self.buffer, n)?;
+        let mut next = Vec::with_capacity(self.alive.len());
+        for (logits, &row) in self.buffer.chunks_exact_mut(vocab).zip(&self.alive) {
+            let row = &self.rows[row];
+            let draw = if self.config.greedy { 0.0 } else { sampler::draw(row.seed, row.n_new as u64) };
+            next.push(self.sampler.pick(logits, &row.seen, draw)?);
+        }
+        Ok(next)
+    }
+
+    /// Keeps only these places of the batch.
+    fn drop_rows(&mut self, keep: &[usize]) -> Result<()> {
+        let at: Vec<i64> = keep.iter().map(|&at| at as i64).collect();
+        self.cache = self.model.select_rows(&self.cache, &at)?;
+        if let Some(gate) = &self.gate {
+            let at = tensor_of(&at, &[at.len() as i64], gate.device())?;
+            self.gate = Some(gate.f_index_select(0, &at)?);
+        }
+        self.alive = keep.iter().map(|&at| self.alive[at]).collect();
+        Ok(())
+    }
+}
+
+impl Row<'_> {
+    fn note(&mut self, id: u32) {
+        if self.seen_set.insert(id) {
+            self.seen.push(id);
+        }
+    }
+
+    /// Takes the next token: adds its text, and ends the row where it must.
+    fn take(
+        &mut self,
+        row: usize,
+        id: u32,
+        config: &SamplingConfig,
+        context: usize,
+        on_text: &mut OnText<'_>,
+    ) -> Result<()> {
+        self.n_new += 1;
+        if config.stop_ids.contains(&id) {
+            return self.end(row, Finish::StopId(id), on_text);
+        }
+        self.ids.push(id);
+        if config.repetition_penalty != 1.0 {
+            self.note(id);
+        }
+        let piece = match &mut self.stream {
+            Some(stream) => stream.push(id)?,
+            None => String::new(),
+        };
+        self.release(row, &piece, on_text);
+        if self.finish.is_some() {
+            return Ok(());
+        }
+        if self.n_new == config.max_new_tokens {
+            return self.end(row, Finish::Length, on_text);
+        }
+        // the token just chosen would need a position of its own
+        if self.prompt.len() + self.n_new > context {
+            return self.end(row, Finish::Context, on_text);
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, row: usize, piece: &str, on_text: &mut OnText<'_>) {
+        let released = self.stops.push(piece);
+        self.emit(row, &released.text, on_text);
+        if let Some(stop) = released.stop {
+            self.finish = Some(Finish::StopString(stop));
+        }
+    }
+
+    fn emit(&mut self, row: usize, text: &str, on_text: &mut OnText<'_>) {
+        if text.is_empty() {
+            return;
+        }
+        self.text.push_str(text);
+        if on_text(row, text).is_break() {
+            self.finish = Some(Finish::Cancelled);
+        }
+    }
+
+    /// Ends the row: what was held back comes out, unless a stop string was in it.
+    fn end(&mut self, row: usize, reason: Finish, on_text: &mut OnText<'_>) -> Result<()> {
+        if let Some(stream) = self.stream.take() {
+            let rest = stream.finish()?;
+            self.release(row, &rest, on_text);
+        }
+        if self.finish.is_none() {
+            let held = self.stops.finish();
+            self.emit(row, &held, on_text);
+        }
+        // a stop string in the last bytes is the better reason; a late cancel is none
+        if !matches!(self.finish, Some(Finish::StopString(_))) {
+            self.finish = Some(reason);
+        }
+        Ok(())
+    }
+
+    fn result(self) -> Generated {
+        Generated {
+            n_prompt: self.prompt.len(),
+            n_new: self.n_new,
+            ids: self.ids,
+            text: self.text,
+            finish: self.finish.unwrap_or(Finish::Length),
+        }
+    }
+}
