@@ -35,6 +35,9 @@ pub struct LoadOptions {
 }
 
 /// A causal language model of one of the four architectures.
+///
+/// Differs: the dropout that a configuration may name (`attention_dropout`, `resid_pdrop`, `embd_pdrop`) is not applied in
+/// training; the published models of these families have 0 there. Adapters have a dropout of their own.
 pub struct CausalLm {
     config: LmConfig,
     device: Device,

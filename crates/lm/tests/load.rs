@@ -1,4 +1,5 @@
 //! Folders that are fine, and folders that are not: each gives one message with file, tensor, wanted and got.
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,5 @@
 //! The peak while loading, in a process of its own: what the tests beside use would hide it.
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 #![cfg(target_os = "linux")]
 
 use std::{

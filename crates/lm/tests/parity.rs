@@ -1,4 +1,5 @@
 //! Against `transformers`: the tiny models of `fixtures/models`, made by the script beside them.
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
 use std::{
     collections::BTreeMap,

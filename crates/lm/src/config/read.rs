@@ -114,14 +114,14 @@ pub(super) fn config(path: &Path, map: &Map<String, Value>) -> Result<LmConfig> 
         Some(Value::Null) => n_heads,
         _ => keys.size("num_key_value_heads")?.unwrap_or(default_kv),
     };
-    if n_heads % n_kv_heads != 0 {
+    if !n_heads.is_multiple_of(n_kv_heads) {
         let message =
             format!("`num_key_value_heads` must divide num_attention_heads, got {n_kv_heads} for {n_heads} heads");
         return Err(wrong(path, message, None));
     }
     let head_dim = match keys.size("head_dim")? {
         Some(n) => n,
-        None if hidden_size % n_heads == 0 => hidden_size / n_heads,
+        None if hidden_size.is_multiple_of(n_heads) => hidden_size / n_heads,
         None => {
             let message = format!("`num_attention_heads` must divide hidden_size, got {n_heads} for {hidden_size}");
             return Err(wrong(path, message, None));
@@ -256,7 +256,7 @@ fn check(path: &Path, config: &LmConfig) -> Result<()> {
         return Err(wrong(path, message, None));
     }
     let rotated = config.rotary_dim();
-    if rotated == 0 || rotated % 2 != 0 {
+    if rotated == 0 || !rotated.is_multiple_of(2) {
         let message = format!(
             "the rotated part of a head must be even, got {rotated} (head_dim {}, partial_rotary_factor {})",
             config.head_dim, config.partial_rotary
