@@ -37,17 +37,11 @@ pub(super) fn run(config: ChatConfig) -> Result<()> {
         messages.push(Message::new("user", line));
         let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
         let prompt = Prompt::chat(&loaded.tokenizer, &template.render(&messages, &options)?)?;
-        let answer = generate(
-            &loaded.model,
-            &loaded.tokenizer,
-            &[prompt],
-            &sampling,
-            &Pass::default(),
-            &mut |_, piece| {
+        let answer =
+            generate(&loaded.model, &loaded.tokenizer, &[prompt], &sampling, &Pass::default(), &mut |_, piece| {
                 print(piece);
                 ControlFlow::Continue(())
-            },
-        )?;
+            })?;
         print("\n");
         messages.extend(answer.into_iter().map(|answer| Message::new("assistant", answer.text)));
     }

@@ -259,6 +259,36 @@ impl Check for ConvertConfig {
 
 impl Check for PretrainRunConfig {
     fn problems(&self) -> Vec<Problem> {
-        self.builtin.problems().into_iter().map(|text| Problem::new("builtin", text)).collect()
+        let b = &self.builtin;
+        let mut problems = at_least_one(&[
+            ("builtin.d_model", b.d_model),
+            ("builtin.n_layers", b.n_layers),
+            ("builtin.n_heads", b.n_heads),
+            ("builtin.n_kv_heads", b.n_kv_heads),
+            ("builtin.batch", b.batch),
+            ("builtin.steps", b.steps as usize),
+        ]);
+        let mut want = |fine: bool, key: &str, message: String| {
+            if !fine {
+                problems.push(Problem::new(key, message));
+            }
+        };
+        let smallest = anyo_lm::builtin::SMALLEST_VOCAB;
+        want(
+            b.vocab_size >= smallest,
+            "builtin.vocab_size",
+            format!("wanted at least {smallest}, got {}", b.vocab_size),
+        );
+        want(b.seq_len >= 2, "builtin.seq_len", format!("wanted at least 2, got {}", b.seq_len));
+        want(b.lr > 0.0 && b.lr.is_finite(), "builtin.lr", format!("wanted a number above 0, got {}", b.lr));
+        let even = b.n_heads == 0 || b.d_model.is_multiple_of(2 * b.n_heads);
+        want(
+            even,
+            "builtin.d_model",
+            format!("wanted a multiple of 2 · n_heads = {}, got {}", 2 * b.n_heads, b.d_model),
+        );
+        let divides = b.n_kv_heads == 0 || b.n_heads.is_multiple_of(b.n_kv_heads);
+        want(divides, "builtin.n_kv_heads", format!("must divide n_heads {}, got {}", b.n_heads, b.n_kv_heads));
+        problems
     }
 }

@@ -14,9 +14,8 @@ pub(super) fn run(config: GenerateConfig) -> Result<()> {
     let loaded = config.load()?;
     let sampling = with_stops(&config.sampling, &loaded.tokenizer);
     let ids = Prompt::text(&loaded.tokenizer, &config.prompt)?.ids;
-    let prompts: Vec<Prompt> = (0..config.n as u64)
-        .map(|i| Prompt { ids: ids.clone(), seed: Some(sampling.seed.wrapping_add(i)) })
-        .collect();
+    let prompts: Vec<Prompt> =
+        (0..config.n as u64).map(|i| Prompt { ids: ids.clone(), seed: Some(sampling.seed.wrapping_add(i)) }).collect();
     let started = Instant::now();
     let streamed = prompts.len() == 1;
     if streamed {
@@ -33,7 +32,13 @@ pub(super) fn run(config: GenerateConfig) -> Result<()> {
         print("\n");
     }
     for (i, text) in found.iter().enumerate().filter(|_| !streamed) {
-        print(&format!("--- {} (seed {})\n{}{}\n", i + 1, sampling.seed.wrapping_add(i as u64), config.prompt, text.text));
+        print(&format!(
+            "--- {} (seed {})\n{}{}\n",
+            i + 1,
+            sampling.seed.wrapping_add(i as u64),
+            config.prompt,
+            text.text
+        ));
     }
     let tokens: usize = found.iter().map(|text| text.n_new).sum();
     note(&format!("{tokens} new tokens in {seconds:.2} s, {:.0} tokens/s", tokens as f64 / seconds));

@@ -33,7 +33,10 @@ const SUBCOMMANDS: &[Subcommand] = &[
         word: "generate",
         name: "run-lm-generate",
         about: "Continues a prompt.",
-        examples: &["run-lm generate 'prompt=Once upon a time' sampling.greedy=true", "run-lm generate model=DIR prompt=…"],
+        examples: &[
+            "run-lm generate 'prompt=Once upon a time' sampling.greedy=true",
+            "run-lm generate model=DIR prompt=…",
+        ],
         start: |app| cli::tool(app, generate::run),
     },
     Subcommand {
@@ -54,7 +57,10 @@ const SUBCOMMANDS: &[Subcommand] = &[
         word: "plan",
         name: "run-lm-plan",
         about: "Memory that generating or training takes, before anything is loaded.",
-        examples: &["run-lm plan model=DIR dtype=bfloat16 seq_len=2048 batch=4", "run-lm plan task=generate limit=8GiB"],
+        examples: &[
+            "run-lm plan model=DIR dtype=bfloat16 seq_len=2048 batch=4",
+            "run-lm plan task=generate limit=8GiB",
+        ],
         start: |app| cli::tool(app, plan::run),
     },
     Subcommand {

@@ -11,8 +11,9 @@ use anyo_core::{
     torch::{DeviceChoice, Dtype, Params, device::set_threads},
 };
 use anyo_lm::{
-    CausalLm, LmConfig, LoadOptions, Tokenizer, load_peft,
+    CausalLm, LmConfig, LoadOptions, Tokenizer,
     builtin::{Builtin, builtin},
+    load_peft,
     plan::{Plan, PlanRequest, Task, WeightKind},
     quant::Quant,
     train::StepFigures,
@@ -104,14 +105,19 @@ fn default_builtin(device: Device) -> Result<PathBuf> {
         context: Context { now: chrono::Local::now(), env: &|key| std::env::var(key).ok() },
     };
     let config: PretrainRunConfig = config::typed(&config::compose(&request)?)?;
-    let found = ensure(&config, device, &mut |step, figures| {
-        if step == 1 {
-            note("training the built-in model once (run-lm pretrain shows more) ...");
-        }
-        if step.is_multiple_of(50) {
-            note(&format!("  step {step} of {}: loss {:.3}", config.builtin.steps, figures.loss));
-        }
-    }, &AtomicBool::new(false))?;
+    let found = ensure(
+        &config,
+        device,
+        &mut |step, figures| {
+            if step == 1 {
+                note("training the built-in model once (run-lm pretrain shows more) ...");
+            }
+            if step.is_multiple_of(50) {
+                note(&format!("  step {step} of {}: loss {:.3}", config.builtin.steps, figures.loss));
+            }
+        },
+        &AtomicBool::new(false),
+    )?;
     Ok(found.folder)
 }
 

@@ -23,8 +23,7 @@ pub(super) fn run(config: PretrainRunConfig, run: &mut Run) -> Result<()> {
     )?;
     drop(progress);
     for (step, loss, norm, lr, rate) in curve {
-        let values =
-            [("train/loss", loss), ("train/grad_norm", norm), ("train/lr", lr), ("train/tokens_per_s", rate)];
+        let values = [("train/loss", loss), ("train/grad_norm", norm), ("train/lr", lr), ("train/tokens_per_s", rate)];
         run.scalars(step, &values)?;
     }
     run.record("model", json!({ "folder": found.folder, "cached": found.cached }))?;

@@ -18,7 +18,10 @@ pub(super) fn run(mut config: QuantizeReportConfig) -> Result<()> {
         }
         return Ok(());
     }
-    print(&format!("{:<44} {:>12} {:>9} {:>10} {:>10} {:>7}\n", "layer", "out x in", "max abs", "rel. RMSE", "of output", "bytes"));
+    print(&format!(
+        "{:<44} {:>12} {:>9} {:>10} {:>10} {:>7}\n",
+        "layer", "out x in", "max abs", "rel. RMSE", "of output", "bytes"
+    ));
     let (mut before, mut after) = (0, 0);
     for row in &rows {
         (before, after) = (before + row.bytes_before, after + row.bytes_after);

@@ -134,5 +134,8 @@ fn amounts_read_and_write() {
         assert_eq!(parse_bytes(text).unwrap(), want, "{text}");
     }
     assert!(parse_bytes("much").is_err() && parse_bytes("3 apples").is_err());
-    assert_eq!((bytes_text(1536), bytes_text(7), bytes_text(3 << 40)), ("1.50 KiB".into(), "7 B".into(), "3.00 TiB".into()));
+    assert_eq!(
+        (bytes_text(1536), bytes_text(7), bytes_text(3 << 40)),
+        ("1.50 KiB".into(), "7 B".into(), "3.00 TiB".into())
+    );
 }
