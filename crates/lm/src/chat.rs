@@ -76,6 +76,9 @@ const NAME: &str = "chat template";
 const RAISED: &str = "raised:";
 /// Depth of macros calling each other.
 const RECURSION: usize = 200;
+/// Instructions of one rendering: a template from elsewhere cannot hang the program; a chat of a thousand turns takes some
+/// hundred thousand.
+const FUEL: u64 = 20_000_000;
 
 impl ChatTemplate {
     /// Parses a template.
@@ -87,6 +90,7 @@ impl ChatTemplate {
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.set_recursion_limit(RECURSION);
+        environment.set_fuel(Some(FUEL));
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_unknown_method_callback(unknown_method_callback);
         environment.set_formatter(python::print);
@@ -159,12 +163,12 @@ fn without_generation_tags(source: &str) -> String {
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
         out.push_str(before);
-        let Some(end) = tag.find("%}") else {
+        let Some(end) = tag[2..].find("%}").map(|end| end + 2) else {
             rest = tag;
             break;
         };
-        let (tag, after) = tag.split_at(end + 2);
         let inner = &tag[2..end];
+        let (tag, after) = tag.split_at(end + 2);
         let word = inner.trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace());
         match word {
             "generation" => out.push_str(&tag.replacen("generation", "if true", 1)),
@@ -185,5 +189,8 @@ mod tests {
     fn generation_tags_keep_their_whitespace_control() {
         let source = "a {%- generation -%} b {% if x %}{% endgeneration %} {{ '{%' }}";
         assert_eq!(without_generation_tags(source), "a {%- if true -%} b {% if x %}{% endif %} {{ '{%' }}");
+        for broken in ["{%}", "{%", "{%}{% generation"] {
+            assert_eq!(without_generation_tags(broken), broken);
+        }
     }
 }

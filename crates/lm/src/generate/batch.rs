@@ -84,7 +84,7 @@ impl<'a, M: Causal> Batch<'a, M> {
     }
 
     pub(super) fn run(mut self, on_text: &mut OnText<'_>) -> Result<Vec<Generated>> {
-        let mut next = self.prefill()?;
+        let mut next = self.read_all()?;
         loop {
             for (at, &row) in self.alive.iter().enumerate() {
                 self.rows[row].take(row, next[at], self.config, self.model.max_positions(), on_text)?;
@@ -98,20 +98,24 @@ impl<'a, M: Causal> Batch<'a, M> {
                 next = keep.iter().map(|&at| next[at]).collect();
                 self.drop_rows(&keep)?;
             }
-            next = self.step(&next)?;
+            // pads of rows that are gone may fill the context although the rows left do not
+            next = if self.past < self.model.max_positions() { self.step(&next)? } else { self.read_all()? };
         }
         Ok(self.rows.into_iter().map(Row::result).collect())
     }
 
-    /// Reads the prompts and chooses each row's first token.
-    fn prefill(&mut self) -> Result<Vec<u32>> {
-        let len = self.rows.iter().map(|row| row.prompt.len()).max().unwrap_or(0);
-        let mut ids = Vec::with_capacity(len * self.rows.len());
-        for row in &self.rows {
+    /// Reads everything anew, prompts and what followed, and chooses each row's next token.
+    fn read_all(&mut self) -> Result<Vec<u32>> {
+        let rows = || self.alive.iter().map(|&row| &self.rows[row]);
+        let len = rows().map(|row| row.prompt.len() + row.ids.len()).max().unwrap_or(0);
+        let mut ids = Vec::with_capacity(len * self.alive.len());
+        for row in rows() {
             // any id will do as a pad, it is masked
-            ids.resize(ids.len() + len - row.prompt.len(), 0);
-            ids.extend(row.prompt.iter().map(|&id| i64::from(id)));
+            ids.resize(ids.len() + len - row.prompt.len() - row.ids.len(), 0);
+            ids.extend(row.prompt.iter().chain(&row.ids).map(|&id| i64::from(id)));
         }
+        self.cache = self.model.new_cache(self.alive.len());
+        self.past = 0;
         self.forward(&ids, len)
     }
 

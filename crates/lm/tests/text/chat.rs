@@ -4,6 +4,7 @@ use anyo_lm::{
     Tokenizer,
     chat::{ChatOptions, ChatTemplate, DateTime, Message, SpecialTokens},
 };
+use proptest::prelude::*;
 use serde_json::Value;
 
 use crate::common::{json, shared, tokenizer};
@@ -107,6 +108,27 @@ fn bad_templates_and_chats() {
     assert!(error.unwrap_err().to_string().contains("line 3"));
     let loops = new("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}").unwrap();
     assert!(loops.render(&[Message::new("user", "x")], &ChatOptions::default()).is_err());
+    let endless = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}";
+    let error = new(endless).unwrap().render(&[Message::new("user", "x")], &ChatOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("fuel"), "{error}");
     // text of a user is never read as a template
     assert_eq!(plain.render(&[Message::new("user", "{{ 1 }}<&>")], &ChatOptions::default()).unwrap(), "{{ 1 }}<&>");
+}
+
+proptest! {
+    #[test]
+    fn mangled_templates_never_crash(name in 0usize..7, cuts in prop::collection::vec((0usize..4000, 0usize..12), 1..4)) {
+        let data = json("chat/cases.json");
+        let mut source = data["templates"].as_object().unwrap().values().nth(name).unwrap().as_str().unwrap().to_owned();
+        for (at, n) in cuts {
+            let at = at % (source.len() + 1);
+            let end = (at + n).min(source.len());
+            if source.is_char_boundary(at) && source.is_char_boundary(end) {
+                source.replace_range(at..end, "");
+            }
+        }
+        if let Ok(template) = ChatTemplate::new(&source, tokens()) {
+            let _ = template.render(&messages(&data["chats"]["system_turns"]), &ChatOptions::default());
+        }
+    }
 }

@@ -1,6 +1,7 @@
 use std::{fs, path::Path};
 
 use anyo_lm::Tokenizer;
+use proptest::prelude::*;
 use serde_json::Value;
 
 use crate::common::{fixture, json, shared, tokenizer};
@@ -165,4 +166,51 @@ fn malformed_files_are_one_message() {
     fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
     let error = Tokenizer::from_folder(folder.path()).unwrap_err();
     assert!(error.to_string().contains("no such file") && error.hint().unwrap().contains("tokenizer.json"));
+}
+
+/// Replaces one value somewhere inside by another kind of value.
+fn mutate(value: &mut Value, path: &[usize], with: &Value) {
+    let next: Option<(&mut Value, &[usize])> = match (&mut *value, path.split_first()) {
+        (Value::Object(map), Some((&i, rest))) if !map.is_empty() => {
+            let n = map.len();
+            map.values_mut().nth(i % n).map(|v| (v, rest))
+        }
+        (Value::Array(list), Some((&i, rest))) if !list.is_empty() => {
+            let n = list.len();
+            list.get_mut(i % n).map(|v| (v, rest))
+        }
+        _ => None,
+    };
+    match next {
+        Some((inner, rest)) => mutate(inner, rest, with),
+        None => *value = with.clone(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn mangled_files_never_crash(spm: bool, path in prop::collection::vec(0usize..1000, 1..5), with in 0usize..8) {
+        let name = if spm { "spm" } else { "bpe" };
+        let folder = tempfile::tempdir().unwrap();
+        let mut file: Value = serde_json::from_slice(&fs::read(fixture("tokenizer").join(name).join("tokenizer.json")).unwrap()).unwrap();
+        let with = [
+            Value::Null,
+            serde_json::json!(-1),
+            serde_json::json!(4_294_967_295u32),
+            serde_json::json!(1e300),
+            serde_json::json!(""),
+            serde_json::json!([]),
+            serde_json::json!({}),
+            serde_json::json!("<s>"),
+        ][with].clone();
+        mutate(&mut file, &path, &with);
+        fs::write(folder.path().join("tokenizer.json"), file.to_string()).unwrap();
+        if let Ok(tokenizer) = Tokenizer::from_folder(folder.path()) {
+            if let Ok(ids) = tokenizer.encode("Hello 日本 <s>x</s>", true) {
+                let _ = tokenizer.decode(&ids, false);
+            }
+        }
+    }
 }
