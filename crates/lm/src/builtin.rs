@@ -156,9 +156,8 @@ pub fn builtin(
     let manifest = json!({
         "version": VERSION, "sha256": hash, "settings": config, "tokens": stream.len(), "losses": losses,
     });
-    let written = write(&temporary, &model, &tokenizer, config, &manifest).and_then(|()| {
-        fs::rename(&temporary, &folder).map_err(Error::io(&folder, "put the finished model in place"))
-    });
+    let written = write(&temporary, &model, &tokenizer, config, &manifest)
+        .and_then(|()| fs::rename(&temporary, &folder).map_err(Error::io(&folder, "put the finished model in place")));
     if let Err(error) = written {
         // What stays of it is of no use; that it may stay is no reason for another error.
         let _ = fs::remove_dir_all(&temporary);
@@ -183,7 +182,8 @@ fn write(
         let path = folder.join(name);
         fs::write(&path, text + "\n").map_err(Error::io(&path, "write the built-in model"))
     };
-    let tokens = tokenizer.to_string(true).map_err(|e| Error::invalid(format!("the tokenizer cannot be written: {e}")))?;
+    let tokens =
+        tokenizer.to_string(true).map_err(|e| Error::invalid(format!("the tokenizer cannot be written: {e}")))?;
     put("tokenizer.json", tokens)?;
     put("tokenizer_config.json", format!("{:#}", tokenizer::tokenizer_config(config.seq_len)))?;
     let generation = json!({ "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD, "do_sample": false });

@@ -241,7 +241,8 @@ pub fn parse_index(path: &Path, text: &str) -> Result<BTreeMap<String, String>> 
     }
     for (name, file) in &index.weight_map {
         let mut parts = Path::new(file).components();
-        let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == file.as_str());
+        let plain =
+            matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == file.as_str());
         if !plain || file.contains(['\\', '\0']) {
             let message = format!("tensor `{name}` is said to be in `{file}`, which is not a file inside this folder");
             return Err(damaged(path, message));

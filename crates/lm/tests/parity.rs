@@ -66,7 +66,8 @@ fn logits_are_those_of_transformers() {
     for case in CASES {
         let (model, expected) = open(case);
         for i in 0..3 {
-            let worst = apart(&logits(&model, &tokens(&expected[&format!("ids.{i}")])), &expected[&format!("logits.{i}")]);
+            let worst =
+                apart(&logits(&model, &tokens(&expected[&format!("ids.{i}")])), &expected[&format!("logits.{i}")]);
             println!("{case} prompt {i}: {worst:e}");
             assert!(worst < 1e-5, "{case} prompt {i}: {worst:e}");
         }
@@ -136,7 +137,8 @@ fn packed_documents_are_separate_rows() {
     for case in CASES {
         let (model, expected) = open(case);
         // All below LongRoPE's original length; the packed row is above it.
-        let parts = [expected["ids.0"].shallow_clone(), expected["ids.1"].narrow(1, 0, 11), expected["ids.2"].shallow_clone()];
+        let parts =
+            [expected["ids.0"].shallow_clone(), expected["ids.1"].narrow(1, 0, 11), expected["ids.2"].shallow_clone()];
         let numbers: Vec<i64> = parts.iter().zip([7, 3, 9]).flat_map(|(p, n)| vec![n; p.numel()]).collect();
         let documents = Tensor::from_slice(&numbers).view([1, -1]);
         let packed = LmInput { documents: Some(documents), ..tokens(&Tensor::cat(&parts, 1)) };
@@ -236,7 +238,9 @@ fn only_what_is_asked_for_gets_a_gradient() {
     assert_eq!(apart(grads[0].as_ref().unwrap(), &want), 0.0);
     assert_eq!(input.size(), [2, 11, 32]);
     let saved = model.forward_checkpointed(&tokens(ids), &Pass::default()).unwrap();
-    assert!(model.backward_from(saved, &Tensor::ones([1], (Kind::Float, Device::Cpu)), &wanted, &Pass::default()).is_err());
+    assert!(
+        model.backward_from(saved, &Tensor::ones([1], (Kind::Float, Device::Cpu)), &wanted, &Pass::default()).is_err()
+    );
 }
 
 #[test]

@@ -9,24 +9,24 @@ use anyo_core::{
     torch::{OptimConfig, OptimName, ScheduleConfig, ScheduleName},
 };
 use anyo_lm::{
-    CausalLm, Causal, LmConfig, LmInput, Pass,
+    Causal, CausalLm, LmConfig, LmInput, Pass,
     builtin::head_weight,
     plan::{Plan, PlanRequest, Task, Trained, WeightKind, bytes_text},
-    train::{
-        Accumulator, Batch, CrossEntropy, Example, GroupConfig, LmOptimizer, OptimizerState, Trainable,
-    },
+    train::{Accumulator, Batch, CrossEntropy, Example, GroupConfig, LmOptimizer, OptimizerState, Trainable},
 };
 use tch::{Device, Kind, Tensor};
 
 const CASE: &str = "ANYO_PLAN_CASE";
-const CASES: [&str; 6] = ["train", "train-checkpointed", "train-8bit", "train-bf16", "generate", "generate-bf16"];
+const CASES: [&str; 6] = ["generate", "generate-bf16", "train", "train-checkpointed", "train-8bit", "train-bf16"];
 
-fn config() -> LmConfig {
-    let text = r#"{"architectures":["LlamaForCausalLM"],"model_type":"llama","vocab_size":8192,"hidden_size":512,
-        "intermediate_size":1408,"num_hidden_layers":8,"num_attention_heads":8,"num_key_value_heads":4,
-        "max_position_embeddings":2048,"tie_word_embeddings":true,"rms_norm_eps":1e-5,"hidden_act":"silu",
-        "rope_theta":10000.0}"#;
-    LmConfig::from_text(Path::new("config.json"), text).unwrap()
+fn config(width: usize, layers: usize) -> LmConfig {
+    let text = serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 16 * width, "hidden_size": width,
+        "intermediate_size": width * 11 / 4, "num_hidden_layers": layers, "num_attention_heads": 8,
+        "num_key_value_heads": 4, "max_position_embeddings": 2048, "tie_word_embeddings": true, "rms_norm_eps": 1e-5,
+        "hidden_act": "silu", "rope_theta": 10000.0,
+    });
+    LmConfig::from_text(Path::new("config.json"), &text.to_string()).unwrap()
 }
 
 fn request(case: &str) -> PlanRequest {
@@ -55,12 +55,15 @@ fn child() {
     let case = std::env::var(CASE).unwrap();
     memory::keep_freed_memory();
     let kind = if case.ends_with("bf16") { Kind::BFloat16 } else { Kind::Float };
-    // Libraries and their own buffers first.
-    let x = Tensor::randn([64, 64], (Kind::Float, Device::Cpu)).to_kind(kind);
-    let _ = x.matmul(&x);
+    // A small model first, so that libraries, their code pages and their buffers are there before the measurement.
+    run(&case, config(64, 2), kind);
     let before = memory::peak_rss_bytes();
-    let request = request(&case);
-    let config = config();
+    run(&case, config(512, 8), kind);
+    println!("MEASURED {}", memory::peak_rss_bytes() - before);
+}
+
+fn run(case: &str, config: LmConfig, kind: Kind) {
+    let request = request(case);
     let mut source = |_: &str, shape: &[i64]| Ok(Tensor::f_randn(shape, (kind, Device::Cpu))? * 0.02);
     let model = CausalLm::from_source(config, Device::Cpu, kind, &mut source).unwrap();
     match request.task {
@@ -73,7 +76,9 @@ fn child() {
             let groups = GroupConfig::uniform(0.0).groups(trainable.params());
             let mut optimizer = LmOptimizer::new(&optim, state, trainable.params(), &groups).unwrap();
             let mut accumulator = Accumulator::new(&trainable, CrossEntropy::plain());
-            let rows: Vec<Example> = (0..batch).map(|b| Example::text((0..seq_len as i64).map(|i| i * 7 % 8000 + b as i64).collect())).collect();
+            let rows: Vec<Example> = (0..batch)
+                .map(|b| Example::text((0..seq_len as i64).map(|i| (i * 7 + b as i64) % 1000).collect()))
+                .collect();
             let rows = Batch::padded(&rows, 0, Device::Cpu).unwrap();
             for step in 0..2 {
                 let (head, pass) = (head_weight(&model), Pass::default());
@@ -95,7 +100,6 @@ fn child() {
             }
         }),
     }
-    println!("MEASURED {}", memory::peak_rss_bytes() - before);
 }
 
 #[test]
@@ -110,9 +114,13 @@ fn measured() {
         let text = String::from_utf8_lossy(&out.stdout);
         let measured = text.lines().find_map(|line| line.split("MEASURED ").nth(1)?.trim().parse::<u64>().ok());
         let measured = measured.unwrap_or_else(|| panic!("{case}: {text} {}", String::from_utf8_lossy(&out.stderr)));
-        let plan = Plan::new(&config(), &request(case)).unwrap();
+        let plan = Plan::new(&config(512, 8), &request(case)).unwrap();
         let ratio = plan.total() as f64 / measured as f64;
-        println!("{case:20} plan {:>11} measured {:>11} ratio {ratio:.3}", bytes_text(plan.total()), bytes_text(measured));
+        println!(
+            "{case:20} plan {:>11} measured {:>11} ratio {ratio:.3}",
+            bytes_text(plan.total()),
+            bytes_text(measured)
+        );
         println!("{plan}");
     }
 }

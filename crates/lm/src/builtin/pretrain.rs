@@ -78,7 +78,9 @@ pub fn pretrain(
         let mut accumulator = Accumulator::new(&trainable, CrossEntropy::plain());
         for step in 0..steps {
             if stop.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted { detail: format!("pretraining stopped after {step} of {steps} steps") });
+                return Err(Error::Interrupted {
+                    detail: format!("pretraining stopped after {step} of {steps} steps"),
+                });
             }
             let mut rng = seed::rng(seed, Stream::Shuffle, 0, step);
             let windows: Vec<Example> = (0..batch)

@@ -54,7 +54,8 @@ pub fn train_tokenizer<'a>(texts: impl IntoIterator<Item = &'a str>, vocab_size:
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .special_tokens(SPECIAL.iter().map(|&token| AddedToken::from(token, true)).collect())
         .build();
-    let failed = |e: Box<dyn std::error::Error + Send + Sync>| Error::invalid(format!("the tokenizer's training failed: {e}"));
+    let failed =
+        |e: Box<dyn std::error::Error + Send + Sync>| Error::invalid(format!("the tokenizer's training failed: {e}"));
     let mut tokenizer = Tokenizer::new(BPE::default());
     tokenizer
         .with_pre_tokenizer(Some(ByteLevel::new(false, false, true)))

@@ -78,16 +78,22 @@ impl Adam8 {
     pub fn new(config: &OptimConfig, params: &Params, groups: &[ParamGroup]) -> Result<Self> {
         let mut slots = Vec::new();
         for (name, tensor) in params.trainable() {
-            let group = groups.iter().find(|group| group.takes(name)).ok_or_else(|| {
-                Error::invalid(format!("no optimizer group takes: {name}"))
-            })?;
+            let group = groups
+                .iter()
+                .find(|group| group.takes(name))
+                .ok_or_else(|| Error::invalid(format!("no optimizer group takes: {name}")))?;
             let n = tensor.numel();
             let moments = match n < SMALLEST {
                 true => Moments::Full(vec![0.0; n], vec![0.0; n]),
                 false => {
                     let blocks = n.div_ceil(BLOCK);
                     let zero = DynamicMap::signed().code(0.0);
-                    Moments::Eight { m: vec![zero; n], v: vec![0; n], m_max: vec![0.0; blocks], v_max: vec![0.0; blocks] }
+                    Moments::Eight {
+                        m: vec![zero; n],
+                        v: vec![0; n],
+                        m_max: vec![0.0; blocks],
+                        v_max: vec![0.0; blocks],
+                    }
                 }
             };
             slots.push(Slot {
@@ -262,11 +268,15 @@ impl Adam8 {
             let is = |t: &Tensor| format!("{:?} {:?}", t.kind(), t.size());
             match state.get(name).map(is) {
                 None => lines.push(format!("missing tensor `{name}`, {}", is(tensor))),
-                Some(got) if got != is(tensor) => lines.push(format!("tensor `{name}` is {got}, wanted {}", is(tensor))),
+                Some(got) if got != is(tensor) => {
+                    lines.push(format!("tensor `{name}` is {got}, wanted {}", is(tensor)))
+                }
                 Some(_) => {}
             }
         }
-        lines.extend(state.keys().filter(|name| !want.contains_key(*name)).map(|name| format!("unexpected tensor `{name}`")));
+        lines.extend(
+            state.keys().filter(|name| !want.contains_key(*name)).map(|name| format!("unexpected tensor `{name}`")),
+        );
         if !lines.is_empty() {
             return Err(Error::Invalid {
                 message: format!("the 8-bit optimizer state does not fit the model:\n  {}", lines.join("\n  ")),

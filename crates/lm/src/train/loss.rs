@@ -117,7 +117,8 @@ impl CrossEntropy {
             let mut sum = Sum::new(hidden.device())?;
             let n = rows.targets.len();
             let step = block_rows(v as usize, hidden.device()).min(n.max(1));
-            let buffer = exact.then(|| Tensor::f_empty([step as i64, v], (Kind::Float, weight.device()))).transpose()?;
+            let buffer =
+                exact.then(|| Tensor::f_empty([step as i64, v], (Kind::Float, weight.device()))).transpose()?;
             for start in (0..n).step_by(step) {
                 let len = step.min(n - start);
                 let block = picked.f_narrow(0, start as i64, len as i64)?;
@@ -209,7 +210,10 @@ impl CrossEntropy {
                 count: n,
                 hidden: spread(out, &rows, hidden)?.f_mul_scalar(scale)?,
                 weight: None,
-                inputs: totals.into_iter().map(|t| t.map(|t| t.f_mul_scalar(scale)).transpose()).collect::<Result<_, _>>()?,
+                inputs: totals
+                    .into_iter()
+                    .map(|t| t.map(|t| t.f_mul_scalar(scale)).transpose())
+                    .collect::<Result<_, _>>()?,
             })
         })
     }
@@ -250,11 +254,7 @@ impl CrossEntropy {
         let v = logits.size()[1] as usize;
         let (inv_temperature, eps) = (1.0 / self.temperature, self.label_smoothing);
         if logits.device() == Device::Cpu && logits.is_contiguous() {
-            let c = RowLoss {
-                scale: scale as f32,
-                inv_temperature: inv_temperature as f32,
-                smoothing: eps as f32,
-            };
+            let c = RowLoss { scale: scale as f32, inv_temperature: inv_temperature as f32, smoothing: eps as f32 };
             return Ok(Part::Number(rows_in_parallel(logits, targets, v, c)));
         }
         let target = Tensor::f_from_slice(targets)?.f_to_device(logits.device())?.f_unsqueeze(1)?;

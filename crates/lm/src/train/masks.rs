@@ -66,10 +66,8 @@ impl Example {
     /// # Errors
     /// When the answer is empty, or there is nothing before its only token that could predict it.
     pub fn answer_only(prompt: &[i64], answer: &[i64]) -> Result<Self> {
-        let segments = [
-            Segment { ids: prompt.to_vec(), target: false },
-            Segment { ids: answer.to_vec(), target: true },
-        ];
+        let segments =
+            [Segment { ids: prompt.to_vec(), target: false }, Segment { ids: answer.to_vec(), target: true }];
         Self::from_segments(&segments)
     }
 
@@ -250,9 +248,8 @@ pub fn truncate_all(
 /// A token that begins before a span belongs to what came before: it was given, not written by the assistant. Tokens of
 /// no width (added by the tokenizer) belong to no span.
 pub fn token_spans(offsets: &[(usize, usize)], spans: &[Range<usize>]) -> Vec<Range<usize>> {
-    let inside = |span: &Range<usize>, (start, end): (usize, usize)| {
-        start < end && start >= span.start && start < span.end
-    };
+    let inside =
+        |span: &Range<usize>, (start, end): (usize, usize)| start < end && start >= span.start && start < span.end;
     let found = spans.iter().filter_map(|span| {
         let first = offsets.iter().position(|&offset| inside(span, offset))?;
         let last = offsets.iter().rposition(|&offset| inside(span, offset))?;
@@ -295,7 +292,10 @@ mod tests {
     #[test]
     fn ends_are_added_once() {
         let example = Example::answer_only(&[5], &[6]).unwrap().with_ends(Some(1), Some(2));
-        assert_eq!((example.ids.as_slice(), example.labels.as_slice()), ([1, 5, 6, 2].as_slice(), [N, N, 6, 2].as_slice()));
+        assert_eq!(
+            (example.ids.as_slice(), example.labels.as_slice()),
+            ([1, 5, 6, 2].as_slice(), [N, N, 6, 2].as_slice())
+        );
         assert_eq!(example.clone().with_ends(Some(1), Some(2)), example);
         let open = Example { ids: vec![1, 2, 3], labels: vec![N, 2, N] }.with_ends(None, Some(9));
         assert_eq!(open.labels, [N, 2, N, N]);
@@ -310,7 +310,10 @@ mod tests {
         let (start, cut) = example.clone().truncated(5, Truncation::KeepStart).unwrap();
         assert_eq!((start.labels.as_slice(), cut), ([N, N, N, N, 5].as_slice(), 1));
         let (end, cut) = example.clone().truncated(4, Truncation::KeepEnd { prefix: 1 }).unwrap();
-        assert_eq!((end.ids.as_slice(), end.labels.as_slice(), cut), ([1, 4, 5, 6].as_slice(), [N, N, 5, 6].as_slice(), 0));
+        assert_eq!(
+            (end.ids.as_slice(), end.labels.as_slice(), cut),
+            ([1, 4, 5, 6].as_slice(), [N, N, 5, 6].as_slice(), 0)
+        );
         // the first token after the gap is no target any more
         let (end, cut) = example.clone().truncated(3, Truncation::KeepEnd { prefix: 1 }).unwrap();
         assert_eq!((end.ids.as_slice(), end.labels.as_slice(), cut), ([1, 5, 6].as_slice(), [N, N, 6].as_slice(), 1));

@@ -30,7 +30,9 @@ impl ParamClass {
     /// Class of the weight called `name`, by the names that Hugging Face and PEFT use.
     pub fn of(name: &str) -> Self {
         let has = |part: &str| name.split('.').any(|piece| piece.starts_with(part));
-        if name.ends_with("bias") || name.split('.').any(|piece| piece.ends_with("norm") || piece.ends_with("layernorm")) {
+        if name.ends_with("bias")
+            || name.split('.').any(|piece| piece.ends_with("norm") || piece.ends_with("layernorm"))
+        {
             Self::NormOrBias
         } else if has("lora_A") || has("lora_a") {
             Self::LoraA

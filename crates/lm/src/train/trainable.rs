@@ -30,7 +30,9 @@ impl Trainable {
         let mut seen = HashMap::new();
         for (name, leaf) in tensors.iter().filter(|(_, leaf)| leaf.numel() > 0) {
             if let Some(other) = seen.insert(leaf.data_ptr() as usize, name) {
-                return Err(Error::invalid(format!("`{name}` and `{other}` are the same memory; name tied weights once")));
+                return Err(Error::invalid(format!(
+                    "`{name}` and `{other}` are the same memory; name tied weights once"
+                )));
             }
         }
         let (mut params, mut leaves) = (Params::new(device), Vec::with_capacity(tensors.len()));

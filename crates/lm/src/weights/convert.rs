@@ -47,11 +47,8 @@ pub(crate) fn tensor(
     kind: Kind,
     device: Device,
 ) -> Result<Tensor> {
-    let failed = |message: String, hint: &str| Error::Checkpoint {
-        path: path.to_owned(),
-        message,
-        hint: Some(hint.to_owned()),
-    };
+    let failed =
+        |message: String, hint: &str| Error::Checkpoint { path: path.to_owned(), message, hint: Some(hint.to_owned()) };
     let Some(stored) = kind_of(info.dtype) else {
         let message = format!("tensor `{name}` has the number type {:?}, wanted F32, BF16 or F16", info.dtype);
         return Err(failed(message, "use the folder of the model with plain weights"));

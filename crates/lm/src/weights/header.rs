@@ -93,7 +93,8 @@ fn check_layout(path: &Path, infos: &mut [(String, TensorInfo)], data: u64, file
     let mut at = 0;
     for (i, (name, info)) in infos.iter().enumerate() {
         if info.start < at {
-            let message = format!("tensors `{}` and `{name}` overlap at byte {} of the data", infos[i - 1].0, info.start);
+            let message =
+                format!("tensors `{}` and `{name}` overlap at byte {} of the data", infos[i - 1].0, info.start);
             return Err(damaged(path, message));
         }
         if info.end as u64 > data {

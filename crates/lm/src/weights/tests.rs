@@ -97,7 +97,9 @@ fn not_a_number_and_wrong_shapes_are_named() {
     assert!(text.contains("[2, 2]") && text.contains("wanted [4]"), "{text}");
     let wanted = [("a".to_owned(), vec![2, 3]), ("c".to_owned(), vec![1])];
     let text = files.check(&wanted, |_| false).unwrap_err().to_string();
-    for part in ["`a` in model.safetensors has shape [2, 2], wanted [2, 3]", "missing tensor `c`", "unexpected tensor `b`"] {
+    for part in
+        ["`a` in model.safetensors has shape [2, 2], wanted [2, 3]", "missing tensor `c`", "unexpected tensor `b`"]
+    {
         assert!(text.contains(part), "{text}");
     }
     assert!(files.check(&wanted[..0], |_| true).is_ok());

@@ -21,7 +21,8 @@ impl Tiny {
     }
 
     fn named(&self) -> Vec<(String, Tensor)> {
-        let all = [("model.embed_tokens.weight", &self.embed), ("mix.weight", &self.mix), ("lm_head.weight", &self.head)];
+        let all =
+            [("model.embed_tokens.weight", &self.embed), ("mix.weight", &self.mix), ("lm_head.weight", &self.head)];
         all.map(|(name, t)| (name.to_owned(), t.shallow_clone())).into()
     }
 }
@@ -68,7 +69,15 @@ fn examples() -> Vec<Example> {
 
 fn optim(lr: f64) -> OptimConfig {
     let schedule = ScheduleConfig { name: ScheduleName::Constant, warmup_steps: 0, total_steps: None, floor: 0.0 };
-    OptimConfig { name: OptimName::AdamW, lr, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0, clip_norm: None, schedule }
+    OptimConfig {
+        name: OptimName::AdamW,
+        lr,
+        betas: [0.9, 0.999],
+        eps: 1e-8,
+        weight_decay: 0.0,
+        clip_norm: None,
+        schedule,
+    }
 }
 
 fn gradients(split: &[usize], through_model: bool) -> Vec<(String, Tensor)> {
@@ -101,7 +110,8 @@ fn reference() -> Vec<Tensor> {
 #[test]
 fn any_split_gives_the_gradient_of_the_large_batch() {
     let want = reference();
-    for (split, through_model) in [(vec![4], false), (vec![1, 3], false), (vec![1, 1, 1, 1], false), (vec![2, 2], true)] {
+    for (split, through_model) in [(vec![4], false), (vec![1, 3], false), (vec![1, 1, 1, 1], false), (vec![2, 2], true)]
+    {
         let got = gradients(&split, through_model);
         assert_eq!(got.len(), 3);
         for ((name, got), want) in got.iter().zip(&want) {
@@ -217,12 +227,8 @@ fn packed_rows_give_the_gradients_of_single_rows() {
         let model = small_model(true);
         let trainable = Trainable::adopt(model.named_tensors(), Device::Cpu).unwrap();
         let mut accumulator = Accumulator::new(&trainable, CrossEntropy::plain());
-        let config = crate::train::PackConfig {
-            seq_len: 12,
-            overlong: crate::train::Overlong::Refuse,
-            pad_id: 0,
-            seed: 4,
-        };
+        let config =
+            crate::train::PackConfig { seq_len: 12, overlong: crate::train::Overlong::Refuse, pad_id: 0, seed: 4 };
         let batch = match packed {
             false => Batch::padded(&examples(), 0, Device::Cpu).unwrap(),
             true => Batch::packed(&crate::train::pack(examples(), &config).unwrap().0, Device::Cpu).unwrap(),
