@@ -106,8 +106,10 @@ pub struct PlanLine {
 /// An estimate of the peak.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// What makes up the peak; weights first.
+    /// What is held at some time; weights first.
     pub lines: Vec<PlanLine>,
+    /// What of it is never held at the same time as the rest: the 8-bit optimizer copies gradients when activations are gone.
+    pub overlap: u64,
     /// Parameters of the base model.
     pub parameters: u64,
     /// Parameters that are trained.
@@ -126,7 +128,7 @@ impl Plan {
             return Err(Error::invalid(format!("a number takes 2 or 4 bytes in the computing type, got {e}")));
         }
         let parameters = config.n_parameters();
-        let mut plan = Self { lines: Vec::new(), parameters, trained: 0 };
+        let mut plan = Self { lines: Vec::new(), overlap: 0, parameters, trained: 0 };
         plan.push("weights", weight_bytes(config, request), format!("{parameters} parameters, {:?}", request.weights));
         let quantised = matches!(request.weights, WeightKind::Int8 | WeightKind::Nf4);
         if quantised {
@@ -141,7 +143,8 @@ impl Plan {
                     return Err(Error::invalid(format!("a prompt of {prompt} tokens in {total} in all")));
                 }
                 let kv = 2 * config.n_layers as u64 * (config.n_kv_heads * config.head_dim) as u64;
-                plan.push("KV cache", kv * b * total * e, format!("{kv} numbers for each of {b} × {total} tokens"));
+                let room = cache_room(prompt, total, config.max_positions as u64);
+                plan.push("KV cache", kv * b * room * e, format!("{kv} numbers for each of {b} × {room} tokens"));
                 let shape = Shape::new(config, e, b, prompt);
                 plan.push("activations", shape.inference(), format!("one layer, {b} × {prompt} tokens"));
                 plan.push("logits", b * config.vocab_size as u64 * (e + 4), format!("{b} rows"));
@@ -168,6 +171,13 @@ impl Plan {
                 // The head's gradient of the loss, beside the one that is collected.
                 let head = if *trained == Trained::All { v * d * 4 } else { 0 };
                 plan.push("logits", block + head, format!("{rows} rows at once"));
+                let gradients = 4 * plan.trained;
+                // Measured: the heap does not give the room of activations to gradients, so one set counts beside them.
+                // Only the copy that the 8-bit optimizer takes comes when the activations are gone.
+                let beside = if *micro_batches > 1 { 2 * gradients } else { gradients };
+                let (begin, end) = (found.kept + block + head + beside, plan.bytes("gradients") + found.layer);
+                let all = plan.bytes("gradients") + found.kept + found.passing + block + head;
+                plan.overlap = all - (begin.max(end) + found.passing).min(all);
             }
         }
         Ok(plan)
@@ -202,7 +212,7 @@ impl Plan {
 
     /// The peak.
     pub fn total(&self) -> u64 {
-        self.lines.iter().map(|line| line.bytes).sum()
+        self.lines.iter().map(|line| line.bytes).sum::<u64>() - self.overlap
     }
 
     /// Refuses what does not fit into `limit` bytes.
@@ -225,6 +235,18 @@ impl Plan {
             hint: Some("take a smaller batch or seq_len, checkpointing, 8-bit states, or dtype=int8 or nf4".into()),
         })
     }
+}
+
+/// Positions that a cache has room for after growing from the prompt to `total` (see [`crate::KvCache`]).
+fn cache_room(prompt: u64, total: u64, max: u64) -> u64 {
+    let mut room = 0u64;
+    for len in [prompt, total] {
+        while room < len {
+            let at_least = if room == 0 { len } else { room + 1 };
+            room = at_least.max((2 * room).max(at_least + at_least / 4).max(64).min(max));
+        }
+    }
+    room
 }
 
 fn check(config: &LmConfig, batch: u64, len: u64) -> Result<()> {

@@ -46,11 +46,12 @@ impl Shape {
         }
     }
 
-    /// The largest set that one layer holds without autograd: in the MLP residual, normed input, gate, up, silu and
-    /// product; in attention residual, normed input, the projections, their rotated forms and the repeated keys.
+    /// The largest set that one layer holds without autograd: in the MLP the layer's input, attention's part, their sum,
+    /// the normed input, gate, up, silu and product; in attention input, normed input, the projections, their rotated
+    /// forms, the repeated keys and values, and the output.
     pub(super) fn inference(&self) -> u64 {
-        let mlp = 2 * self.d + 4 * self.f;
-        let attention = 2 * self.d + 2 * (self.q + self.k) + self.k + 2 * self.q + self.q;
+        let mlp = 4 * self.d + 4 * self.f;
+        let attention = 2 * self.d + 2 * (self.q + self.k) + self.k + 3 * self.q;
         self.tokens * self.e * mlp.max(attention)
     }
 }
@@ -62,6 +63,8 @@ pub(super) struct Activations {
     pub(super) kept: u64,
     /// Gradients that the backward pass holds at once.
     pub(super) passing: u64,
+    /// What one layer keeps.
+    pub(super) layer: u64,
 }
 
 impl Activations {
@@ -97,6 +100,6 @@ impl Activations {
         // In the MLP: gradients of product, silu, up and gate beside that of the residual; in attention those of
         // output, queries, keys and values.
         let passing = t * e * (2 * d + (3 * f).max(2 * q + 2 * keys));
-        Self { kept: kept + head + mask, passing }
+        Self { kept: kept + head + mask, passing, layer }
     }
 }

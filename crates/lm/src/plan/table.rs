@@ -13,6 +13,11 @@ impl fmt::Display for Plan {
         for line in &self.lines {
             writeln!(f, "{:width$}  {:>10}  {:>16}  {}", line.what, bytes_text(line.bytes), line.bytes, line.note)?;
         }
+        if self.overlap > 0 {
+            let (what, text) = ("overlap", format!("-{}", bytes_text(self.overlap)));
+            let bytes = format!("-{}", self.overlap);
+            writeln!(f, "{what:width$}  {text:>10}  {bytes:>16}  gradients are copied when activations are gone")?;
+        }
         write!(f, "{:width$}  {:>10}  {:>16}", "total", bytes_text(self.total()), self.total())
     }
 }
