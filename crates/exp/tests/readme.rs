@@ -90,6 +90,9 @@ fn shrunken(binary: &str, args: &[String], folder: &Path, data: Option<&Path>) -
     if looks_only || !binary.starts_with("run-") {
         return Ok(args.to_vec());
     }
+    if binary == "run-lm" {
+        return language_model(args, data);
+    }
     let real = |a: &str| match a.split_once('=') {
         Some(("dataset", name)) => !["toy", "table", "recbole"].contains(&name),
         Some((key, _)) => key == "+experiment",
@@ -106,6 +109,28 @@ fn shrunken(binary: &str, args: &[String], folder: &Path, data: Option<&Path>) -
     }
     small.extend(data.map(|data| format!("data.root={}", data.display())));
     Ok(small)
+}
+
+/// A command on a language model: those that train the built-in one, or read a folder that a person downloaded, only
+/// compose.
+fn language_model(args: &[String], data: Option<&Path>) -> Result<Vec<String>, &'static str> {
+    let names = |key: &str| args.iter().find_map(|a| a.strip_prefix(key));
+    if args.iter().any(|a| a.contains("../shared/data")) && data.is_none() {
+        return Err("../shared/data is not there");
+    }
+    let heavy = match args.first().map(String::as_str) {
+        Some("pretrain") => true,
+        Some("convert") => false,
+        _ => names("model=").is_none_or(|model| model == "builtin" || model.starts_with("path/")),
+    };
+    let mut args: Vec<String> = match data {
+        Some(data) => args.iter().map(|a| a.replace("../shared/data", &data.display().to_string())).collect(),
+        None => args.to_vec(),
+    };
+    if heavy {
+        args.extend(["--cfg", "job"].map(str::to_owned));
+    }
+    Ok(args)
 }
 
 /// 60 users of 45 of 50 items, for `dataset.path=NAME.csv` with the columns that the documents use.

@@ -17,7 +17,7 @@ use super::{
 pub(super) fn run(config: PlanConfig) -> Result<()> {
     let device = config.device.choose()?.device;
     let found = Plan::new(&LmConfig::from_folder(&config.model)?, &request(&config, device))?;
-    print(&format!("{found}"));
+    print(&format!("{}\n", found.to_string().trim_end()));
     let limit = match &config.limit {
         Some(text) => Some(parse_bytes(text)?),
         None if device == Device::Cpu => available_bytes(),
