@@ -51,16 +51,22 @@ fn real_weights_are_converted_and_tell_the_reference_story() {
     let story = reference["greedy_text"].as_str().unwrap().trim_start();
     let start: String = story.chars().take(60).collect();
     let prompt = format!("prompt={}", start.split(' ').take(4).collect::<Vec<_>>().join(" "));
-    let greedy = ["generate", "model=stories", &prompt, "sampling.greedy=true", "sampling.max_new_tokens=40", "threads=1"];
+    let greedy =
+        ["generate", "model=stories", &prompt, "sampling.greedy=true", "sampling.max_new_tokens=40", "threads=1"];
     let told = run(folder.path(), &greedy, "");
     assert!(text(&told.stdout).starts_with(&start), "{}{}", text(&told.stdout), text(&told.stderr));
 
-    let scores = run(folder.path(), &["score", "model=stories", "prompt=Once upon a", "continuations=[time, moon]", "threads=1"], "");
+    let scores = run(
+        folder.path(),
+        &["score", "model=stories", "prompt=Once upon a", "continuations=[time, moon]", "threads=1"],
+        "",
+    );
     let scores = text(&scores.stdout);
     let best = scores.lines().find(|line| line.starts_with('*')).unwrap();
     assert!(best.ends_with("time"), "{scores}");
 
-    let report = run(folder.path(), &["quantize-report", "model=stories", "quantize=nf4", "json=true", "threads=1"], "");
+    let report =
+        run(folder.path(), &["quantize-report", "model=stories", "quantize=nf4", "json=true", "threads=1"], "");
     let rows: Vec<serde_json::Value> = text(&report.stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(rows.len(), 5 * 7);
     assert!(rows.iter().all(|row| (0.01..0.2).contains(&row["relative_rmse"].as_f64().unwrap())));
@@ -93,8 +99,7 @@ fn a_model_is_trained_once_and_then_found_again() {
     let model = text(&first.stdout).trim().rsplit(' ').next().unwrap().to_owned();
     let again = run(folder.path(), &small, "");
     assert!(text(&again.stdout).contains("was there already"), "{}", text(&again.stdout));
-    let runs: Vec<PathBuf> =
-        fs::read_dir(folder.path().join("result")).unwrap().map(|e| e.unwrap().path()).collect();
+    let runs: Vec<PathBuf> = fs::read_dir(folder.path().join("result")).unwrap().map(|e| e.unwrap().path()).collect();
     assert_eq!(runs.len(), 2, "each call has a run folder of its own");
     assert!(runs.iter().any(|run| fs::read_to_string(run.join("metrics.jsonl")).unwrap().contains("train/loss")));
 
@@ -110,8 +115,11 @@ fn mistakes_are_one_clear_message() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("empty")).unwrap();
     fs::create_dir(folder.path().join("other")).unwrap();
-    fs::write(folder.path().join("other/config.json"), r#"{"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}"#)
-        .unwrap();
+    fs::write(
+        folder.path().join("other/config.json"),
+        r#"{"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}"#,
+    )
+    .unwrap();
     for (args, code, wanted) in [
         (&["sing"][..], 2, "no subcommand `sing`"),
         (&[], 2, "which subcommand?"),

@@ -83,6 +83,7 @@ impl CausalLm {
     /// # Errors
     /// As [`crate::Causal::hidden`].
     pub fn forward_checkpointed(&self, input: &LmInput, pass: &Pass<'_>) -> Result<Checkpointed> {
+        self.check_pass(input, pass)?;
         let (x, shared) = no_grad(|| self.prepare(input, 0))?;
         let stand = || pass.dropout.as_ref().map_or(0, |stream| stream.position());
         let (mut inputs, mut positions) = (vec![x.f_detach()?], Vec::with_capacity(self.layers.len()));

@@ -8,6 +8,7 @@ use crate::{
     attention::{Layout, Visible},
     cache::KvCache,
     causal::{Causal, LmInput},
+    gated::check_gate,
     pass::Pass,
 };
 
@@ -34,6 +35,11 @@ impl CausalLm {
             }
         }
         Ok(Tensor::f_embedding(&self.embedding, &ids.f_to_device(self.device)?, -1, false, false)?)
+    }
+
+    /// What layers rely on and cannot report themselves.
+    pub(super) fn check_pass(&self, input: &LmInput, pass: &Pass<'_>) -> Result<()> {
+        check_gate(self.linears(), pass, input.ids.size().first().copied().unwrap_or_default())
     }
 
     /// As [`Causal::logits`], with adapters on the output layer as `pass` says.
@@ -181,6 +187,7 @@ impl Causal for CausalLm {
     /// States after the final norm. [`Pass::checkpointing`] cannot be followed here, because libtorch's autograd takes no
     /// function of ours: a trainer calls [`CausalLm::backward_checkpointed`].
     fn hidden(&self, input: &LmInput, cache: Option<&mut KvCache>, pass: &Pass<'_>) -> Result<Tensor> {
+        self.check_pass(input, pass)?;
         let Some(cache) = cache else {
             let (x, shared) = self.prepare(input, 0)?;
             return self.run(x, &shared, None, pass);
