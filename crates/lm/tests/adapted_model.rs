@@ -62,7 +62,9 @@ fn lora(experts: Option<i64>) -> LoraConfig {
 /// Gradients of the adapters and the gate: layers recomputed, dropout masks drawn again, against the plain pass.
 #[test]
 fn recomputed_layers_give_the_same_gradients_with_dropout_gate_and_quantised_base() {
-    for (experts, quant) in [(None, None), (Some(2), None), (Some(2), Some(Quant::NF4)), (None, Some(Quant::INT8))] {
+    // With a threshold int8 rounds activations, and a step of that rounding is larger than any tolerance here.
+    let int8 = Quant::Int8 { threshold: None };
+    for (experts, quant) in [(None, None), (Some(2), None), (Some(2), Some(Quant::NF4)), (None, Some(int8))] {
         let mut model = open(&fixture("models/llama_gqa"));
         for linear in model.linears_mut() {
             linear.freeze();
