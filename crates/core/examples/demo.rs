@@ -98,6 +98,7 @@ fn main() -> ExitCode {
         about: "Counts steps.",
         examples: &["demo seed=7", "demo -m seed=1,2"],
         resumable: &["steps", "end"],
+        subcommand: None,
     };
     cli::run::<Config>(&app, body)
 }

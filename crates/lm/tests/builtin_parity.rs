@@ -1,6 +1,7 @@
 //! The built-in model's folder in `transformers`: same tokens, same chat, same logits.
 //!
 //! `tests/fixtures/builtin/model` was written by the ignored test below, the rest by `make.py` beside it.
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
 use std::{fs, path::PathBuf, sync::atomic::AtomicBool};
 

@@ -1,6 +1,7 @@
 //! The memory plan against the measured peak, each case in a process of its own (the peak of a process never falls).
 //!
 //! Run by hand: `cargo test -p anyo-lm --test plan_measured -- --ignored measured --nocapture`.
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
 use std::{path::Path, process::Command};
 

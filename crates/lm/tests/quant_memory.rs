@@ -1,4 +1,5 @@
 //! What the documentation of `quant` says about memory, measured; alone in its process, since a process has one peak.
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
 use anyo_core::memory::peak_rss_bytes;
 use anyo_lm::{Linear, Pass, quant::Quant};

@@ -194,7 +194,7 @@ pub struct PretrainRunConfig {
 
 fn sampling_problems(sampling: &SamplingConfig) -> Vec<Problem> {
     let key = |text: &str| format!("sampling.{}", text.split(' ').next().unwrap_or_default());
-    sampling.problems().into_iter().map(|text| Problem::new(&key(&text), text)).collect()
+    sampling.problems().into_iter().map(|text| Problem::new(key(&text), text)).collect()
 }
 
 fn at_least_one(values: &[(&str, usize)]) -> Vec<Problem> {

@@ -271,8 +271,8 @@ fn check(path: &Path, config: &LmConfig) -> Result<()> {
             }
         }
     }
-    let tokens = config.bos.iter().chain(&config.eos).chain(&config.pad);
-    for id in tokens.filter(|&&id| id >= config.vocab_size as i64) {
+    let mut tokens = config.bos.iter().chain(&config.eos).chain(&config.pad);
+    if let Some(id) = tokens.find(|&&id| id >= config.vocab_size as i64) {
         let message = format!("token id {id} (bos, eos or pad) is not below vocab_size {}", config.vocab_size);
         return Err(wrong(path, message, None));
     }

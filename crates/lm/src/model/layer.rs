@@ -37,6 +37,7 @@ impl Norm {
 
 /// The projections in front of the attention.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per layer of a model; a box would only add a step")]
 pub(super) enum Qkv {
     Split(Linear, Linear, Linear),
     /// Queries, keys and values below each other.

@@ -99,7 +99,7 @@ impl Nf4Weight {
             return Err(Error::invalid("the weight holds NaN or infinity and cannot be quantised"));
         }
         let scales = if double { Scales::double(&absmax)? } else { Scales::Plain(Tensor::f_from_slice(&absmax)?) };
-        Ok(Self { n_out, n_in, codes: codes.f_to_device(device)?, scales: scales.to_device(device)? })
+        Ok(Self { n_out, n_in, codes: codes.f_to_device(device)?, scales: scales.moved_to(device)? })
     }
 
     /// `(out, in)`.
@@ -191,7 +191,7 @@ impl Scales {
         Ok(Self::Double { codes: Tensor::f_from_slice(&codes)?, absmax: Tensor::f_from_slice(&outer)?, offset, map })
     }
 
-    fn to_device(self, device: Device) -> Result<Self> {
+    fn moved_to(self, device: Device) -> Result<Self> {
         Ok(match self {
             Self::Plain(absmax) => Self::Plain(absmax.f_to_device(device)?),
             Self::Double { codes, absmax, offset, map } => {
@@ -316,7 +316,7 @@ mod tests {
             assert_eq!(slice::<u8>(weight.codes()), [0xf0, 0x8a, 0x37]);
             let got = weight.dequantize(Kind::Float);
             assert_eq!(got.size(), [2, 3]);
-            for (got, want) in slice::<f32>(&got).iter().zip([2.0, -2.0, 0.159_160_6, 0.492_224_6, -0.789_835_0, 0.0]) {
+            for (got, want) in slice::<f32>(&got).iter().zip([2.0, -2.0, 0.159_160_6, 0.492_224_6, -0.789_835, 0.0]) {
                 assert!((got - want).abs() < 1e-6, "{got} {want}");
             }
         }

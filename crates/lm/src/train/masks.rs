@@ -259,6 +259,7 @@ pub fn token_spans(offsets: &[(usize, usize)], spans: &[Range<usize>]) -> Vec<Ra
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "lists of spans")]
 mod tests {
     use super::*;
 

@@ -126,6 +126,7 @@ pub enum OptimizerState {
 
 /// Adam or AdamW with either kind of state.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per training")]
 pub enum LmOptimizer {
     /// Moments in f32.
     F32(Optimizer),

@@ -21,7 +21,7 @@ fn gated(weight: &Tensor, rank: i64, experts: Option<i64>, alpha: f64) -> (Linea
 
 fn set(params: &Params, which: &str, values: &Tensor) {
     let to = params.get(&format!("base_model.model.w.{which}.weight")).unwrap().shallow_clone();
-    let _ = no_grad(|| to.shallow_clone().copy_(&values.view(to.size().as_slice())));
+    no_grad(|| to.shallow_clone().copy_(&values.view(to.size().as_slice())));
 }
 
 fn adapter(linear: &Linear) -> &GatedLora {
@@ -87,13 +87,15 @@ fn each_expert_owns_its_rows() {
     let (linear, params) = gated(&noise(&[5, 6], 1.0), 8, Some(4), 32.0);
     assert_eq!((adapter(&linear).lora().scale(), adapter(&linear).n_experts()), (16.0, 4));
     let (a, b) = (noise(&[8, 6], 4.0), noise(&[5, 8], 5.0));
-    (set(&params, "lora_A", &a), set(&params, "lora_B", &b));
+    set(&params, "lora_A", &a);
+    set(&params, "lora_B", &b);
     let x = noise(&[2, 3, 6], 2.0);
     let (first, third) = (row(&[1.0, 0.0, 0.0, 0.0]).repeat([2, 1]), row(&[0.0, 0.0, 1.0, 0.0]).repeat([2, 1]));
     let before = [linear.forward(&x, &with(&first)), linear.forward(&x, &with(&third))];
     // Expert 2 owns rows 4-5 of A and columns 4-5 of B.
     let _ = (a.narrow(0, 4, 2).zero_(), b.narrow(1, 4, 2).zero_());
-    (set(&params, "lora_A", &a), set(&params, "lora_B", &b));
+    set(&params, "lora_A", &a);
+    set(&params, "lora_B", &b);
     assert_eq!(linear.forward(&x, &with(&first)), before[0]);
     let base = linear.forward(&x, &Pass { base_only: true, ..Pass::default() });
     assert_eq!(linear.forward(&x, &with(&third)), base);
@@ -105,7 +107,8 @@ fn a_uniform_gate_is_plain_lora_and_each_row_has_its_own_weight() {
     let weight = noise(&[5, 6], 1.0);
     let ((linear, params), (plain, plain_params)) = (gated(&weight, 6, Some(3), 9.0), gated(&weight, 6, None, 9.0));
     for params in [&params, &plain_params] {
-        (set(params, "lora_A", &noise(&[6, 6], 4.0)), set(params, "lora_B", &noise(&[5, 6], 5.0)));
+        set(params, "lora_A", &noise(&[6, 6], 4.0));
+        set(params, "lora_B", &noise(&[5, 6], 5.0));
     }
     let x = noise(&[2, 4, 6], 2.0);
     let uniform = Tensor::full([2, 3], 1.0 / 3.0, (Kind::Float, Device::Cpu));

@@ -18,7 +18,7 @@ pub(crate) fn adapted(kind: Kind, change: impl Fn(&mut LoraConfig)) -> (Linear, 
     change(&mut config);
     attach(&mut linears, "default", &config, &mut params, 3).unwrap();
     let b = params.get("base_model.model.layer.q_proj.lora_B.weight").unwrap().shallow_clone();
-    let _ = no_grad(|| b.shallow_clone().copy_(&noise(&b.size(), 4.0)));
+    no_grad(|| b.shallow_clone().copy_(&noise(&b.size(), 4.0)));
     let [linear] = linears;
     (linear, params)
 }

@@ -1,4 +1,5 @@
 //! Linear layers, adapters, PEFT folders and quantised bases against hand-computed values and fixtures made in Python.
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
 mod gated;
 mod lora;

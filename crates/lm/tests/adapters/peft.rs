@@ -100,7 +100,7 @@ fn an_adapter_of_our_own_is_left_for_peft_to_check() {
         };
         attach(&mut linears, "mine", &settings, &mut params, 11).unwrap();
         for (name, p) in params.trainable() {
-            let _ = no_grad(|| p.shallow_clone().copy_(&Init::Normal { std: 0.3 }.tensor(name, &p.size(), 5).unwrap()));
+            no_grad(|| p.shallow_clone().copy_(&Init::Normal { std: 0.3 }.tensor(name, &p.size(), 5).unwrap()));
         }
         save_peft(&linears, &folder.join(case), "mine", &settings, Some("tiny-model")).unwrap();
         assert_eq!(PeftAdapter::read(&folder.join(case)).unwrap().base_model.as_deref(), Some("tiny-model"));

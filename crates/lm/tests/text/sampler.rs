@@ -51,7 +51,7 @@ fn frequencies_follow_the_probabilities() {
     let wanted = sampler.probabilities(&mut logits.clone(), &[]).unwrap();
     assert_eq!(wanted.len(), 5);
     let n = 20_000;
-    let mut counts = vec![0; 40];
+    let mut counts = [0; 40];
     for place in 0..n {
         counts[sampler.pick(&mut logits.clone(), &[], draw(11, place)).unwrap() as usize] += 1;
     }

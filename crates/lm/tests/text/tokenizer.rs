@@ -207,10 +207,10 @@ proptest! {
         ][with].clone();
         mutate(&mut file, &path, &with);
         fs::write(folder.path().join("tokenizer.json"), file.to_string()).unwrap();
-        if let Ok(tokenizer) = Tokenizer::from_folder(folder.path()) {
-            if let Ok(ids) = tokenizer.encode("Hello 日本 <s>x</s>", true) {
-                let _ = tokenizer.decode(&ids, false);
-            }
+        if let Ok(tokenizer) = Tokenizer::from_folder(folder.path())
+            && let Ok(ids) = tokenizer.encode("Hello 日本 <s>x</s>", true)
+        {
+            let _ = tokenizer.decode(&ids, false);
         }
     }
 }
