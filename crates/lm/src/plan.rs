@@ -1,7 +1,7 @@
 //! How many bytes a task will need, from the configuration alone: before anything is loaded.
 //!
 //! Counted is what the process holds beyond its libraries at the worst moment. The formulas follow this crate's own
-//! layers (fused attention, norms in f32, logits in blocks), not the textbook's; [`activations`] derives them.
+//! layers (fused attention, norms in f32, logits in blocks), not the textbook's; `activations` derives them.
 
 mod activations;
 mod table;
