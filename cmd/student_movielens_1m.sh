@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# README, MovieLens-1M: the strong recipe, three seeds. Two cores, one run a core: about an hour.
+# README, MovieLens-1M: the strong recipe, three seeds. Two cores, one run a core: about an hour and a half.
 #   cmd/student_movielens_1m.sh [override…]
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -9,7 +9,7 @@ for program in cc c++ readelf python3 ldd; do
     command -v "$program" >/dev/null 2>&1 || { echo "skipped: $program is not installed"; exit 77; }
 done
 [ "$(uname -sm)" = "Linux x86_64" ] || { echo "skipped: made for Linux on x86_64"; exit 77; }
-unset LIBTORCH VIRTUAL_ENV CONDA_PREFIX ANYO_PYTHON ANYO_CUDA ANYO_CACHE
+unset LIBTORCH LD_LIBRARY_PATH VIRTUAL_ENV CONDA_PREFIX ANYO_PYTHON ANYO_CUDA ANYO_CACHE
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
