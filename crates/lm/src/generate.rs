@@ -26,12 +26,15 @@ pub struct Prompt {
     pub ids: Vec<u32>,
     /// Seed of this row in place of the configuration's, for several texts from one prompt.
     pub seed: Option<u64>,
+    /// Whether the new text stands behind the prompt's, as in a story: then a blank between them belongs to it. Decoders
+    /// drop the blank in front of a text of its own, such as an answer.
+    pub continues: bool,
 }
 
 impl Prompt {
     /// A prompt of token ids.
     pub fn new(ids: Vec<u32>) -> Self {
-        Self { ids, seed: None }
+        Self { ids, seed: None, continues: false }
     }
 
     /// A prompt of a text, with what the model expects in front of it (a bos).
@@ -39,7 +42,7 @@ impl Prompt {
     /// # Errors
     /// When the text cannot be tokenised.
     pub fn text(tokenizer: &Tokenizer, text: &str) -> Result<Self> {
-        Ok(Self::new(tokenizer.encode(text, true)?))
+        Ok(Self { continues: true, ..Self::new(tokenizer.encode(text, true)?) })
     }
 
     /// A prompt of a rendered chat, which has its special tokens already.

@@ -132,7 +132,10 @@ impl Tokenizer {
     /// # Errors
     /// When the text cannot be tokenised (a vocabulary without an unknown token).
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, add_special).map_err(|e| self.refused("encode", &e.to_string()))?;
+        // The library relies on parts of the file that it does not check, such as the tokens of a template.
+        let encoding = catch_unwind(AssertUnwindSafe(|| self.inner.encode_fast(text, add_special)))
+            .map_err(|_| self.refused("encode", "the file names what it does not define"))?
+            .map_err(|e| self.refused("encode", &e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -142,7 +145,9 @@ impl Tokenizer {
     /// # Errors
     /// When the decoder of `tokenizer.json` refuses the tokens.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner.decode(ids, skip_special).map_err(|e| self.refused("decode", &e.to_string()))
+        catch_unwind(AssertUnwindSafe(|| self.inner.decode(ids, skip_special)))
+            .map_err(|_| self.refused("decode", "the file names what it does not define"))?
+            .map_err(|e| self.refused("decode", &e.to_string()))
     }
 
     /// The token with this id.

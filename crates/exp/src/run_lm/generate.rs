@@ -13,9 +13,9 @@ use super::{GenerateConfig, note, print};
 pub(super) fn run(config: GenerateConfig) -> Result<()> {
     let loaded = config.load()?;
     let sampling = with_stops(&config.sampling, &loaded.tokenizer);
-    let ids = Prompt::text(&loaded.tokenizer, &config.prompt)?.ids;
+    let prompt = Prompt::text(&loaded.tokenizer, &config.prompt)?;
     let prompts: Vec<Prompt> =
-        (0..config.n as u64).map(|i| Prompt { ids: ids.clone(), seed: Some(sampling.seed.wrapping_add(i)) }).collect();
+        (0..config.n as u64).map(|i| Prompt { seed: Some(sampling.seed.wrapping_add(i)), ..prompt.clone() }).collect();
     let started = Instant::now();
     let streamed = prompts.len() == 1;
     if streamed {

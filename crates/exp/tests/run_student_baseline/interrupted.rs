@@ -166,7 +166,9 @@ fn a_full_disk_stops_with_one_message_and_loses_nothing() {
     let mut child = into_the_second_epoch(&project, "result/s");
     signal(&child, libc::SIGKILL);
     child.wait().unwrap();
-    let kept = project.checkpoints("result/s");
+    // The kill may have met the writing of one; what it left half-made goes when the run continues.
+    let mut kept = project.checkpoints("result/s");
+    kept.retain(|name| !name.starts_with(".tmp_"));
     let said = project.shell(&limit, &["--resume", "result/s"]);
     said.failed(1, &["optim.safetensors: cannot write"]);
     assert_eq!(project.checkpoints("result/s"), kept);

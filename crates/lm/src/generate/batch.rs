@@ -51,13 +51,17 @@ impl<'a, M: Causal> Batch<'a, M> {
         pass: &Pass<'_>,
     ) -> Result<Self> {
         let sampler = Sampler::new(config);
-        let rows = prompts.iter().map(|prompt| {
+        let row = |prompt: &'a Prompt| -> Result<Row<'a>> {
             let mut row = Row {
                 prompt: &prompt.ids,
                 seed: prompt.seed.unwrap_or(config.seed),
                 ids: Vec::new(),
                 text: String::new(),
-                stream: Some(TextStream::new(tokenizer, true)),
+                stream: Some(TextStream::new(tokenizer, true).behind(if prompt.continues {
+                    &prompt.ids
+                } else {
+                    &[]
+                })?),
                 stops: StopMatcher::new(&config.stop_strings),
                 seen: Vec::new(),
                 seen_set: HashSet::new(),
@@ -67,14 +71,14 @@ impl<'a, M: Causal> Batch<'a, M> {
             if sampler.penalises() {
                 prompt.ids.iter().for_each(|&id| row.note(id));
             }
-            row
-        });
+            Ok(row)
+        };
         Ok(Self {
             model,
             config,
             base_only: pass.base_only,
             gate: pass.gate.map(Tensor::shallow_clone),
-            rows: rows.collect(),
+            rows: prompts.iter().map(row).collect::<Result<_>>()?,
             alive: (0..prompts.len()).collect(),
             cache: model.new_cache(prompts.len()),
             past: 0,

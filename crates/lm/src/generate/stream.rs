@@ -31,6 +31,19 @@ impl<'a> TextStream<'a> {
         Self { tokenizer, skip_special, ids: Vec::new(), anchor: 0, pending: 0, anchor_len: 0, emitted: 0 }
     }
 
+    /// Goes on behind these ids: pieces are what comes after their text.
+    ///
+    /// # Errors
+    /// When the tokenizer's decoder fails.
+    pub(crate) fn behind(mut self, ids: &[u32]) -> Result<Self> {
+        let shown = |id: &&u32| self.tokenizer.has(**id) && !(self.skip_special && self.tokenizer.is_special(**id));
+        self.ids = ids.iter().filter(shown).copied().collect();
+        self.pending = self.ids.len();
+        self.anchor_len = self.tokenizer.decode(&self.ids, self.skip_special)?.len();
+        self.emitted = self.anchor_len;
+        Ok(self)
+    }
+
     /// The text that `id` completes, often empty.
     ///
     /// # Errors

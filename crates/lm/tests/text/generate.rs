@@ -45,7 +45,7 @@ fn batches_equal_single_rows_without_cache() {
     for config in [SamplingConfig::greedy(25), penalty, SamplingConfig::sample(25, 4), filters] {
         let mut all = prompts();
         // the same prompt again with a seed of its own
-        all.push(Prompt { ids: all[0].ids.clone(), seed: Some(77) });
+        all.push(Prompt { seed: Some(77), ..all[0].clone() });
         let together = run(&model, &tokenizer, &all, &config);
         for (prompt, row) in all.iter().zip(&together) {
             assert_eq!(row.ids, plain_loop(&model, prompt, &config), "{config:?}");

@@ -26,7 +26,7 @@ pub struct Head {
     pub weight: Tensor,
     /// `[n_items]`.
     pub bias: Option<Tensor>,
-    /// `[1]`; this times [`SEEN_SCALE`] is added to the scores of items that the history holds.
+    /// `[1]`; ten times this is added to the scores of items that the history holds.
     pub seen_bias: Option<Tensor>,
 }
 
