@@ -73,7 +73,7 @@ fn real_weights_are_converted_and_tell_the_reference_story() {
 
     let plan = run(folder.path(), &["plan", "model=stories", "seq_len=256", "limit=1MB"], "");
     let told = text(&plan.stderr);
-    assert_eq!(plan.status.code(), Some(1));
+    assert_eq!(plan.status.code(), Some(2));
     assert!(told.contains("the limit is") && told.contains("1000000 bytes"), "{told}");
 }
 
