@@ -1,9 +1,8 @@
 //! Items that a target's sequence already holds, and one learned number for them.
 //!
 //! A tied head gives the items of the history high scores: the state resembles their vectors. Where nobody consumes an
-//! item twice, most of the top of the list is lost to them, and no setting of the vectors repairs it. One number added
-//! to the score of every item of the history does. It is learned, not set: where people do come back to items it stays
-//! small or grows positive. Nothing leaves the ranking.
+//! item twice, they stand in the way of those that come next. One number added to the score of every item of the
+//! history keeps them down. It is learned, not set, and starts at zero; nothing leaves the ranking.
 
 use anyo_core::parallel;
 use tch::{Device, Kind, Tensor};
