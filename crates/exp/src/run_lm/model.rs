@@ -109,10 +109,9 @@ fn default_builtin(device: Device) -> Result<PathBuf> {
         &config,
         device,
         &mut |step, figures| {
-            if step == 1 {
+            if step == 0 {
                 note("training the built-in model once (run-lm pretrain shows more) ...");
-            }
-            if step.is_multiple_of(50) {
+            } else if step.is_multiple_of(50) {
                 note(&format!("  step {step} of {}: loss {:.3}", config.builtin.steps, figures.loss));
             }
         },
