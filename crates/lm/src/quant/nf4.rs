@@ -8,8 +8,8 @@ use anyo_core::{Error, Result, parallel::SendPtr, parallel::for_each_part, torch
 use tch::{Device, Kind, Tensor};
 
 use super::{
+    dynamic_map::DynamicMap,
     kernel::{self, Number, Packed, slice, slice_mut},
-    map8::{dynamic_map, nearest},
 };
 
 /// Weights that share one scale.
@@ -65,7 +65,7 @@ enum Scales {
         codes: Tensor,  // [blocks] u8, indices into `map`
         absmax: Tensor, // [ceil(blocks / 256)] f32
         offset: f32,
-        map: Box<[f32; 256]>,
+        map: Box<DynamicMap>,
     },
 }
 
@@ -131,7 +131,7 @@ impl Nf4Weight {
         match &self.scales {
             Scales::Plain(absmax) => absmax.shallow_clone(),
             Scales::Double { codes, absmax, offset, map } => {
-                let map = Tensor::from_slice(&map[..]).to_device(codes.device());
+                let map = Tensor::from_slice(map.values()).to_device(codes.device());
                 let blocks =
                     absmax.repeat_interleave_self_int(SCALE_BLOCK as i64, 0, None).narrow(0, 0, codes.size()[0]);
                 map.index_select(0, &codes.to_kind(Kind::Int64)) * blocks + f64::from(*offset)
@@ -178,14 +178,14 @@ impl Nf4Weight {
 
 impl Scales {
     fn double(absmax: &[f32]) -> Result<Self> {
-        let map = Box::new(dynamic_map(true));
+        let map = Box::new(DynamicMap::signed());
         let offset = (absmax.iter().map(|&x| f64::from(x)).sum::<f64>() / absmax.len().max(1) as f64) as f32;
         let mut codes = Vec::with_capacity(absmax.len());
         let mut outer = Vec::with_capacity(absmax.len().div_ceil(SCALE_BLOCK));
         for block in absmax.chunks(SCALE_BLOCK) {
             let largest = block.iter().map(|x| (x - offset).abs()).fold(0f32, f32::max);
             let unit = if largest > 0.0 { largest } else { 1.0 };
-            codes.extend(block.iter().map(|x| nearest(&map, (x - offset) / unit)));
+            codes.extend(block.iter().map(|x| map.code((x - offset) / unit)));
             outer.push(largest);
         }
         Ok(Self::Double { codes: Tensor::f_from_slice(&codes)?, absmax: Tensor::f_from_slice(&outer)?, offset, map })
@@ -237,7 +237,7 @@ struct View<'a> {
 
 enum ScaleView<'a> {
     Plain(&'a [f32]),
-    Double { codes: &'a [u8], absmax: &'a [f32], offset: f32, map: &'a [f32; 256] },
+    Double { codes: &'a [u8], absmax: &'a [f32], offset: f32, map: &'a DynamicMap },
 }
 
 impl ScaleView<'_> {
@@ -246,7 +246,7 @@ impl ScaleView<'_> {
         match self {
             Self::Plain(absmax) => absmax[block],
             Self::Double { codes, absmax, offset, map } => {
-                map[usize::from(codes[block])] * absmax[block / SCALE_BLOCK] + offset
+                map.value(codes[block]) * absmax[block / SCALE_BLOCK] + offset
             }
         }
     }

@@ -18,7 +18,8 @@ use anyo_core::{
 };
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{dynamic_map::DynamicMap, step::ParamGroup};
+use super::step::ParamGroup;
+use crate::quant::DynamicMap;
 
 /// Elements that share a scale.
 pub const BLOCK: usize = 256;
