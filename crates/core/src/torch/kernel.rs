@@ -9,22 +9,25 @@ use crate::parallel::{SendPtr, for_each_chunk, for_each_part};
 /// Elements that one thread takes at a time: four such pieces fit into a core's cache.
 const PIECE: usize = 16 * 1024;
 
-/// The numbers of one update of one tensor.
+/// The numbers of one update of one tensor ([`super::OptimConfig::coefficients`]).
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Coefficients {
+pub struct Coefficients {
     /// Factor of the gradient: clipping and averaging.
-    pub(super) grad_scale: f64,
+    pub grad_scale: f64,
     /// Coupled L2, added to the gradient as `l2·p`; 0 for AdamW.
-    pub(super) l2: f64,
+    pub l2: f64,
     /// Decoupled decay `1 − lr·weight_decay`; 1 for Adam.
-    pub(super) keep: f64,
-    pub(super) beta1: f64,
-    pub(super) beta2: f64,
-    pub(super) eps: f64,
+    pub keep: f64,
+    /// β₁.
+    pub beta1: f64,
+    /// β₂.
+    pub beta2: f64,
+    /// ε beside the square root.
+    pub eps: f64,
     /// `lr / (1 − β₁ᵗ)`.
-    pub(super) step_size: f64,
+    pub step_size: f64,
     /// `√(1 − β₂ᵗ)`.
-    pub(super) bias2_sqrt: f64,
+    pub bias2_sqrt: f64,
 }
 
 /// One tensor to update: parameter, gradient, first and second moment, each of `len` elements.

@@ -18,6 +18,7 @@ pub mod tensor_file;
 pub use checkpoint::{Checkpoints, Due};
 pub use device::{Chosen, DeviceChoice, Dtype};
 pub use init::Init;
+pub use kernel::Coefficients;
 pub use optim::{Group, OptimConfig, OptimName, Optimizer};
 pub use params::{Params, Role};
 pub use saved::{DataIdentity, Saved};
