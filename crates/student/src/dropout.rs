@@ -2,10 +2,8 @@
 
 use std::cell::Cell;
 
-use anyo_core::parallel;
+use anyo_core::{best_of_machine, parallel};
 use tch::{Device, Kind, Tensor};
-
-use crate::loss::best_of_machine;
 
 /// Whether a forward pass trains.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use crate::{
     seen::{SEEN_SCALE, Seen},
 };
 
-pub(crate) use kernel::{axpy, best_of_machine, dot};
+pub(crate) use kernel::{axpy, dot};
 
 /// The scoring head: `score_i = state · weight_i + bias_i`.
 #[derive(Debug)]
