@@ -4,11 +4,12 @@
 
 pub mod checkpoint;
 pub mod device;
+mod dropout;
 pub mod init;
 mod kernel;
 pub mod optim;
 pub mod params;
-mod raw;
+pub mod raw;
 mod saved;
 pub mod schedule;
 pub mod shape;
@@ -17,6 +18,7 @@ pub mod tensor_file;
 
 pub use checkpoint::{Checkpoints, Due};
 pub use device::{Chosen, DeviceChoice, Dtype};
+pub use dropout::DropoutStream;
 pub use init::Init;
 pub use kernel::Coefficients;
 pub use optim::{Group, OptimConfig, OptimName, Optimizer};

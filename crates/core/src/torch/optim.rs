@@ -234,7 +234,7 @@ impl Optimizer {
                 let slot = &self.slots[i];
                 let lr = self.config.lr * lr_factor * slot.lr_scale;
                 let c = self.config.coefficients(lr, slot.weight_decay, grad_scale, slot.steps);
-                if raw::is_plain_f32(p) && raw::is_plain_f32(&slot.exp_avg) && g.kind() == Kind::Float {
+                if raw::is_plain::<f32>(p) && raw::is_plain::<f32>(&slot.exp_avg) && g.kind() == Kind::Float {
                     let g = g.f_contiguous()?;
                     if p.numel() > 0 {
                         let [p, g, m, v] = [p, &g, &slot.exp_avg, &slot.exp_avg_sq].map(raw::f32_ptr);

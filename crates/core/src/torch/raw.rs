@@ -1,27 +1,45 @@
-//! The memory of tensors as slices: the only place that reads tensor pointers.
+//! The memory of tensors as slices.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor, kind::Element};
 
 use crate::{Result, parallel::SendPtr};
 
-/// Whether the fast loops may work on this tensor's memory.
-pub(super) fn is_plain_f32(tensor: &Tensor) -> bool {
-    tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && !tensor.is_sparse() && tensor.is_contiguous()
+/// Whether [`slice`] can see this tensor's elements as numbers of type `T`.
+pub fn is_plain<T: Element>(tensor: &Tensor) -> bool {
+    tensor.device() == Device::Cpu && tensor.kind() == T::KIND && !tensor.is_sparse() && tensor.is_contiguous()
 }
 
-/// The elements of a tensor for which [`is_plain_f32`] holds.
-pub(super) fn f32s(tensor: &Tensor) -> &[f32] {
-    assert!(is_plain_f32(tensor));
+/// The elements of a tensor for which [`is_plain`] holds, in row-major order.
+///
+/// Nobody may write to the tensor meanwhile, through another handle of its memory either.
+///
+/// # Panics
+/// When [`is_plain`] does not hold.
+pub fn slice<T: Element>(tensor: &Tensor) -> &[T] {
+    assert!(is_plain::<T>(tensor));
     match tensor.numel() {
         0 => &[],
-        // SAFETY: contiguous f32 CPU memory of `n` elements, kept alive by the borrowed tensor.
-        n => unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<f32>(), n) },
+        // SAFETY: contiguous CPU memory of `n` elements of that type, kept alive by the borrowed tensor.
+        n => unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<T>(), n) },
     }
 }
 
-/// Pointer to the first element of a tensor for which [`is_plain_f32`] holds; the caller must not let writes overlap.
+/// As [`slice`], to write to; no other handle may use the tensor's memory meanwhile.
+///
+/// # Panics
+/// When [`is_plain`] does not hold.
+pub fn slice_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
+    assert!(is_plain::<T>(tensor));
+    match tensor.numel() {
+        0 => &mut [],
+        // SAFETY: as above; the callers made the tensor or know that they alone use it.
+        n => unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<T>(), n) },
+    }
+}
+
+/// Pointer to the first element of an f32 tensor for which [`is_plain`] holds; the caller must not let writes overlap.
 pub(super) fn f32_ptr(tensor: &Tensor) -> SendPtr<f32> {
-    assert!(is_plain_f32(tensor));
+    assert!(is_plain::<f32>(tensor));
     SendPtr(tensor.data_ptr().cast::<f32>())
 }
 

@@ -142,7 +142,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Tensor
 
 /// How many elements are NaN or infinite, in words, or nothing.
 fn not_finite(tensor: &Tensor) -> Result<Option<String>> {
-    let plain = raw::is_plain_f32(tensor) && raw::f32s(tensor).iter().all(|x| x.is_finite());
+    let plain = raw::is_plain::<f32>(tensor) && raw::slice::<f32>(tensor).iter().all(|x| x.is_finite());
     if plain || !tensor.is_floating_point() {
         return Ok(None);
     }
