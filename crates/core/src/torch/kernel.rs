@@ -4,7 +4,10 @@
 //! (one thread, 4 million elements: 3.0 ms against 12.0 ms; PyTorch's fused form, which tch does not bind, 2.5 ms).
 //! Every element is computed by itself and every sum has a fixed order, so thread count and vector width change no bit.
 
-use crate::parallel::{SendPtr, for_each_chunk, for_each_part};
+use crate::{
+    best_of_machine,
+    parallel::{SendPtr, for_each_chunk, for_each_part},
+};
 
 /// Elements that one thread takes at a time: four such pieces fit into a core's cache.
 const PIECE: usize = 16 * 1024;
@@ -64,20 +67,10 @@ pub(super) unsafe fn adam(jobs: &[Job]) {
     });
 }
 
-fn adam_piece(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: &Coefficients) {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2.
-        return unsafe { adam_avx2(p, g, m, v, c) };
+best_of_machine! {
+    fn adam_piece(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: &Coefficients) {
+        adam_loop(p, g, m, v, c)
     }
-    adam_loop(p, g, m, v, c);
-}
-
-/// The same loop compiled for eight lanes; no fused multiply-add, so the bits are those of the plain loop.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn adam_avx2(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: &Coefficients) {
-    adam_loop(p, g, m, v, c);
 }
 
 #[inline(always)]
@@ -112,19 +105,10 @@ pub(super) fn sum_of_squares(slices: &[&[f32]]) -> f64 {
     sums.iter().sum()
 }
 
-fn squares_piece(x: &[f32]) -> f64 {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2.
-        return unsafe { squares_avx2(x) };
+best_of_machine! {
+    fn squares_piece(x: &[f32]) -> f64 {
+        squares_loop(x)
     }
-    squares_loop(x)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn squares_avx2(x: &[f32]) -> f64 {
-    squares_loop(x)
 }
 
 #[inline(always)]
