@@ -36,6 +36,15 @@ impl Head {
         states.linear(&self.weight, self.bias.as_ref())
     }
 
+    /// Another handle of the same tensors.
+    pub fn shallow_clone(&self) -> Self {
+        Self {
+            weight: self.weight.shallow_clone(),
+            bias: self.bias.as_ref().map(Tensor::shallow_clone),
+            seen_bias: self.seen_bias.as_ref().map(Tensor::shallow_clone),
+        }
+    }
+
     /// What is added to the score of a seen item; `None` without such a number.
     pub(crate) fn seen_value(&self) -> Option<f32> {
         self.seen_bias.as_ref().map(|b| (b.double_value(&[0]) * SEEN_SCALE) as f32)
