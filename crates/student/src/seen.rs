@@ -5,8 +5,8 @@
 //! to the score of every item of the history does. It is learned, not set: where people do come back to items it stays
 //! small or grows positive. Nothing leaves the ranking.
 
-use anyo_core::parallel;
-use tch::{Device, Kind, Tensor};
+use anyo_core::{parallel, torch::raw};
+use tch::{Kind, Tensor};
 
 /// The number is ten times its parameter: Adam moves a parameter by about the learning rate a step, and scores differ
 /// by tens.
@@ -118,8 +118,7 @@ struct Row {
 }
 
 fn cpu_data(scores: &Tensor) -> Option<parallel::SendPtr<f32>> {
-    let plain = scores.device() == Device::Cpu && scores.kind() == Kind::Float && scores.is_contiguous();
-    plain.then(|| parallel::SendPtr(scores.data_ptr().cast::<f32>()))
+    raw::is_plain::<f32>(scores).then(|| raw::f32_ptr(scores))
 }
 
 fn each_row(scores: &Tensor, visit: impl Fn(Row) + Sync) {
@@ -133,6 +132,8 @@ fn each_row(scores: &Tensor, visit: impl Fn(Row) + Sync) {
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     #[test]

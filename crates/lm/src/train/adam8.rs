@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use anyo_core::{
     Error, Result, parallel,
-    torch::{Coefficients, Group, OptimConfig, Params},
+    torch::{Coefficients, Group, OptimConfig, Params, raw},
 };
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -144,18 +144,8 @@ impl Adam8 {
 
     /// Updates contiguous f32 CPU memory.
     fn update(&mut self, i: usize, weight: &mut Tensor, grad: &Tensor, c: &Coefficients) {
-        let n = weight.numel();
-        if n == 0 {
-            return;
-        }
-        // SAFETY: both are contiguous f32 CPU tensors of n elements (`plain` in `step`), alive during this call; the
-        // weights are written here only.
-        let (w, g) = unsafe {
-            (
-                std::slice::from_raw_parts_mut(weight.data_ptr().cast::<f32>(), n),
-                std::slice::from_raw_parts(grad.data_ptr().cast::<f32>(), n),
-            )
-        };
+        // The weights are written here only.
+        let (w, g) = (raw::slice_mut::<f32>(weight), raw::slice::<f32>(grad));
         match &mut self.slots[i].moments {
             Moments::Full(m, v) => update_block(w, g, m, v, c),
             Moments::Eight { m, v, m_max, v_max } => {

@@ -6,9 +6,9 @@ use std::{
     path::Path,
 };
 
-use anyo_core::{Error, Result};
+use anyo_core::{Error, Result, torch::raw};
 use serde_json::{Map, Value, json};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// Writes `tensors` in this order to `path`: beside it first, then renamed, so that `path` is never half a file.
 ///
@@ -50,13 +50,7 @@ fn write(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     file.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed())?;
     file.write_all(&header).map_err(failed())?;
     for (_, tensor) in tensors {
-        let plain = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?;
-        let n_bytes = plain.numel() * plain.kind().elt_size_in_bytes();
-        if n_bytes > 0 {
-            // SAFETY: contiguous CPU memory of that many bytes, alive until `plain` is dropped after the call.
-            let bytes = unsafe { std::slice::from_raw_parts(plain.data_ptr().cast::<u8>(), n_bytes) };
-            file.write_all(bytes).map_err(failed())?;
-        }
+        raw::with_bytes(tensor, |bytes| file.write_all(bytes).map_err(failed()))?;
     }
     let file = file.into_inner().map_err(|e| failed()(e.into_error()))?;
     file.sync_all().map_err(Error::io(path, "flush the weights to disk"))
