@@ -27,4 +27,4 @@ pub use saved::{DataIdentity, Saved};
 pub use schedule::{Schedule, ScheduleConfig, ScheduleName};
 pub use shape::dims;
 pub use step::{Gradients, StepReport};
-pub use tensor_file::{load_tensors, save_model};
+pub use tensor_file::{load_tensors, save_model, save_tensors};
