@@ -19,6 +19,7 @@ mod sweep;
 pub mod torch;
 #[cfg(feature = "torch")]
 mod traits;
+pub mod vecmath;
 
 pub use error::{Error, Result};
 pub use log::Progress;

@@ -60,6 +60,37 @@ pub fn for_each_chunk<T: Send>(data: &mut [T], chunk: usize, body: impl Fn(usize
     });
 }
 
+/// Calls `body(state, row number, row)` for every row of `width` elements of `data` on libtorch's threads, `rows` rows a
+/// part, and returns the sum of what it returns, added in row order: the same bits on any number of threads.
+///
+/// `state` is made anew for each part: scratch memory.
+///
+/// # Panics
+/// When `width` or `rows` is 0 and `data` is not empty.
+pub fn sum_over_rows<T: Send, S>(
+    data: &mut [T],
+    width: usize,
+    rows: usize,
+    state: impl Fn() -> S + Sync,
+    body: impl Fn(&mut S, usize, &mut [T]) -> f64 + Sync,
+) -> f64 {
+    if data.is_empty() {
+        return 0.0;
+    }
+    let mut sums = vec![0f64; data.len() / width];
+    let out = SendPtr(sums.as_mut_ptr());
+    for_each_chunk(data, rows * width, |part, block| {
+        let mut state = state();
+        for (i, row) in block.chunks_exact_mut(width).enumerate() {
+            let at = part * rows + i;
+            let sum = body(&mut state, at, row);
+            // SAFETY: each row has its own place in `sums`.
+            unsafe { *out.at(at) = sum };
+        }
+    });
+    sums.iter().sum()
+}
+
 /// A pointer that worker threads may use; whoever makes one answers for disjoint access.
 #[derive(Debug, Clone, Copy)]
 pub struct SendPtr<T>(pub *mut T);
@@ -89,5 +120,25 @@ mod tests {
         let mut data = vec![0u32; 1003];
         for_each_chunk(&mut data, 10, |part, chunk| chunk.iter_mut().for_each(|x| *x += part as u32 + 1));
         assert!(data.iter().enumerate().all(|(i, &x)| x == i as u32 / 10 + 1));
+    }
+
+    #[test]
+    fn rows_are_numbered_and_summed() {
+        // Rows 0..=100 of three elements: Σ 3·row + Σ (calls before it in its part).
+        let mut data = vec![0usize; 303];
+        let sum = sum_over_rows(
+            &mut data,
+            3,
+            10,
+            || 0,
+            |calls, row, x| {
+                x.fill(row);
+                *calls += 1;
+                (x.iter().sum::<usize>() + *calls - 1) as f64
+            },
+        );
+        assert_eq!(sum, 3.0 * 5050.0 + 10.0 * 45.0);
+        assert!(data.iter().enumerate().all(|(i, &x)| x == i / 3));
+        assert_eq!(sum_over_rows(&mut [0u8; 0], 0, 0, || (), |(), _, _| 1.0), 0.0);
     }
 }

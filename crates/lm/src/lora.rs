@@ -6,7 +6,7 @@ use anyo_core::{
 };
 use tch::Tensor;
 
-use crate::{dropout::drop, pass::Pass};
+use crate::pass::Pass;
 
 /// What a low-rank adapter adds: `scale · Dropout(x) A^T B^T`.
 ///
@@ -83,7 +83,7 @@ impl Lora {
         let kind = self.a.kind();
         let x = x.to_kind(kind);
         let x = match &pass.dropout {
-            Some(stream) if self.dropout > 0.0 => drop(&x, self.dropout, stream.next_seed()),
+            Some(stream) if self.dropout > 0.0 => &x * stream.mask(&x, self.dropout),
             _ => x,
         };
         let inner = x.linear(&self.a, None::<&Tensor>); // [N, R]

@@ -83,10 +83,6 @@ impl Network for Caser {
     }
 
     fn head(&self) -> Head {
-        Head {
-            weight: self.s_fc.weight.shallow_clone(),
-            bias: self.s_fc.bias.as_ref().map(Tensor::shallow_clone),
-            seen_bias: None,
-        }
+        self.s_fc.shallow_clone()
     }
 }

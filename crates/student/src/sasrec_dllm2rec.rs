@@ -99,11 +99,7 @@ impl Network for SasrecDllm2rec {
     }
 
     fn head(&self) -> Head {
-        Head {
-            weight: self.s_fc.weight.shallow_clone(),
-            bias: self.s_fc.bias.as_ref().map(Tensor::shallow_clone),
-            seen_bias: None,
-        }
+        self.s_fc.shallow_clone()
     }
 }
 

@@ -4,8 +4,8 @@
 //! item twice, they stand in the way of those that come next. One number added to the score of every item of the
 //! history keeps them down. It is learned, not set, and starts at zero; nothing leaves the ranking.
 
-use anyo_core::parallel;
-use tch::{Device, Kind, Tensor};
+use anyo_core::{parallel, torch::raw};
+use tch::{Kind, Tensor};
 
 /// The number is ten times its parameter: Adam moves a parameter by about the learning rate a step, and scores differ
 /// by tens.
@@ -117,8 +117,7 @@ struct Row {
 }
 
 fn cpu_data(scores: &Tensor) -> Option<parallel::SendPtr<f32>> {
-    let plain = scores.device() == Device::Cpu && scores.kind() == Kind::Float && scores.is_contiguous();
-    plain.then(|| parallel::SendPtr(scores.data_ptr().cast::<f32>()))
+    raw::is_plain::<f32>(scores).then(|| raw::f32_ptr(scores))
 }
 
 fn each_row(scores: &Tensor, visit: impl Fn(Row) + Sync) {
@@ -132,6 +131,8 @@ fn each_row(scores: &Tensor, visit: impl Fn(Row) + Sync) {
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! Adam and AdamW with saved state, as PyTorch 2.11 computes them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, no_grad};
@@ -73,10 +73,34 @@ impl Check for OptimConfig {
     }
 }
 
+impl OptimConfig {
+    /// The numbers of a tensor's update number `steps`, counted from 1, with the learning rate `lr` (schedule and group
+    /// factor in it) and the decay of its group; `grad_scale` multiplies the gradient.
+    pub fn coefficients(&self, lr: f64, weight_decay: f64, grad_scale: f64, steps: i64) -> Coefficients {
+        let [beta1, beta2] = self.betas;
+        let (l2, keep) = match self.name {
+            OptimName::Adam => (weight_decay, 1.0),
+            OptimName::AdamW => (0.0, 1.0 - lr * weight_decay),
+        };
+        let t = steps as f64;
+        Coefficients {
+            grad_scale,
+            l2,
+            keep,
+            beta1,
+            beta2,
+            eps: self.eps,
+            step_size: lr / (1.0 - beta1.powf(t)),
+            bias2_sqrt: (1.0 - beta2.powf(t)).sqrt(),
+        }
+    }
+}
+
 /// Parameters that share a learning-rate factor and a weight decay.
+#[derive(Clone)]
 pub struct Group {
     label: String,
-    takes: Box<dyn Fn(&str) -> bool>,
+    takes: Rc<dyn Fn(&str) -> bool>,
     lr_scale: f64,
     weight_decay: f64,
 }
@@ -89,7 +113,49 @@ impl Group {
         lr_scale: f64,
         weight_decay: f64,
     ) -> Self {
-        Self { label: label.into(), takes: Box::new(takes), lr_scale, weight_decay }
+        Self { label: label.into(), takes: Rc::new(takes), lr_scale, weight_decay }
+    }
+
+    /// Whether it takes the parameter called `name`.
+    pub fn takes(&self, name: &str) -> bool {
+        (self.takes)(name)
+    }
+
+    /// Factor of the learning rate.
+    pub fn lr_scale(&self) -> f64 {
+        self.lr_scale
+    }
+
+    /// Weight decay.
+    pub fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+
+    /// Each trainable parameter with the first of `groups` that takes it, in the order of [`Params::trainable`].
+    ///
+    /// # Errors
+    /// When a parameter is in no group, a group is empty, or there is nothing to train.
+    pub fn assign<'a>(groups: &'a [Self], params: &'a Params) -> Result<Vec<(&'a str, &'a Tensor, &'a Self)>> {
+        let (mut assigned, mut strays, mut used) = (Vec::new(), Vec::new(), vec![false; groups.len()]);
+        for (name, tensor) in params.trainable() {
+            match groups.iter().position(|group| group.takes(name)) {
+                None => strays.push(name),
+                Some(i) => {
+                    used[i] = true;
+                    assigned.push((name, tensor, &groups[i]));
+                }
+            }
+        }
+        if !strays.is_empty() {
+            return Err(Error::invalid(format!("no optimizer group takes: {}", strays.join(", "))));
+        }
+        if assigned.is_empty() {
+            return Err(Error::invalid("the model has no trainable parameter"));
+        }
+        if let Some(i) = used.iter().position(|used| !used) {
+            return Err(Error::invalid(format!("optimizer group `{}` takes no parameter", groups[i].label)));
+        }
+        Ok(assigned)
     }
 }
 
@@ -107,10 +173,7 @@ struct Slot {
 /// Adam or AdamW over the trainable parameters of one [`Params`].
 #[derive(Debug)]
 pub struct Optimizer {
-    name: OptimName,
-    lr: f64,
-    betas: [f64; 2],
-    eps: f64,
+    config: OptimConfig,
     slots: Vec<Slot>,
 }
 
@@ -128,40 +191,26 @@ impl Optimizer {
     /// # Errors
     /// When a parameter is in no group, a group is empty, or there is nothing to train.
     pub fn with_groups(config: &OptimConfig, params: &Params, groups: &[Group]) -> Result<Self> {
-        let (mut slots, mut strays, mut used) = (Vec::new(), Vec::new(), vec![false; groups.len()]);
-        for (name, tensor) in params.trainable() {
-            let Some(i) = groups.iter().position(|group| (group.takes)(name)) else {
-                strays.push(name);
-                continue;
-            };
-            used[i] = true;
+        let mut slots = Vec::new();
+        for (name, tensor, group) in Group::assign(groups, params)? {
             // The moments of half-precision weights stay in f32, where small changes are not lost.
             let kind = if tensor.kind() == Kind::Double { Kind::Double } else { Kind::Float };
             let zeros = || Tensor::f_zeros(tensor.size(), (kind, tensor.device()));
             slots.push(Slot {
                 name: name.to_owned(),
-                lr_scale: groups[i].lr_scale,
-                weight_decay: groups[i].weight_decay,
+                lr_scale: group.lr_scale,
+                weight_decay: group.weight_decay,
                 steps: 0,
                 exp_avg: zeros()?,
                 exp_avg_sq: zeros()?,
             });
         }
-        if !strays.is_empty() {
-            return Err(Error::invalid(format!("no optimizer group takes: {}", strays.join(", "))));
-        }
-        if slots.is_empty() {
-            return Err(Error::invalid("the model has no trainable parameter"));
-        }
-        if let Some(i) = used.iter().position(|used| !used) {
-            return Err(Error::invalid(format!("optimizer group `{}` takes no parameter", groups[i].label)));
-        }
-        Ok(Self { name: config.name, lr: config.lr, betas: config.betas, eps: config.eps, slots })
+        Ok(Self { config: config.clone(), slots })
     }
 
     /// The configured learning rate, before schedule and group factors.
     pub fn lr(&self) -> f64 {
-        self.lr
+        self.config.lr
     }
 
     /// Bytes of the saved state, for memory estimates.
@@ -182,8 +231,10 @@ impl Optimizer {
             for (i, (_, p)) in params.trainable().enumerate() {
                 let Some(g) = &grads[i] else { continue };
                 self.slots[i].steps += 1;
-                let (slot, c) = (&self.slots[i], self.coefficients(&self.slots[i], lr_factor, grad_scale));
-                if raw::is_plain_f32(p) && raw::is_plain_f32(&slot.exp_avg) && g.kind() == Kind::Float {
+                let slot = &self.slots[i];
+                let lr = self.config.lr * lr_factor * slot.lr_scale;
+                let c = self.config.coefficients(lr, slot.weight_decay, grad_scale, slot.steps);
+                if raw::is_plain::<f32>(p) && raw::is_plain::<f32>(&slot.exp_avg) && g.kind() == Kind::Float {
                     let g = g.f_contiguous()?;
                     if p.numel() > 0 {
                         let [p, g, m, v] = [p, &g, &slot.exp_avg, &slot.exp_avg_sq].map(raw::f32_ptr);
@@ -226,26 +277,6 @@ impl Optimizer {
             }
         }
         Ok(())
-    }
-
-    fn coefficients(&self, slot: &Slot, lr_factor: f64, grad_scale: f64) -> Coefficients {
-        let lr = self.lr * lr_factor * slot.lr_scale;
-        let [beta1, beta2] = self.betas;
-        let (l2, keep) = match self.name {
-            OptimName::Adam => (slot.weight_decay, 1.0),
-            OptimName::AdamW => (0.0, 1.0 - lr * slot.weight_decay),
-        };
-        let t = slot.steps as f64;
-        Coefficients {
-            grad_scale,
-            l2,
-            keep,
-            beta1,
-            beta2,
-            eps: self.eps,
-            step_size: lr / (1.0 - beta1.powf(t)),
-            bias2_sqrt: (1.0 - beta2.powf(t)).sqrt(),
-        }
     }
 
     /// The state by name: `exp_avg.<p>`, `exp_avg_sq.<p>` (handles, not copies) and `step.<p>` for each parameter `<p>`.

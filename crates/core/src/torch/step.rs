@@ -169,8 +169,8 @@ impl Gradients {
             for (value, count) in &self.losses {
                 loss = loss.f_add(&value.f_view(1)?.f_to_kind(Kind::Double)?.f_mul_scalar(count / total)?)?;
             }
-            let (plain, other): (Vec<_>, Vec<_>) = self.grads.iter().flatten().partition(|g| raw::is_plain_f32(g));
-            let slices: Vec<_> = plain.into_iter().map(raw::f32s).collect();
+            let (plain, other): (Vec<_>, Vec<_>) = self.grads.iter().flatten().partition(|g| raw::is_plain::<f32>(g));
+            let slices: Vec<_> = plain.into_iter().map(raw::slice::<f32>).collect();
             let mut squares = Tensor::f_full(1, kernel::sum_of_squares(&slices), (Kind::Double, loss.device()))?;
             for g in other {
                 let norm = g.f_norm()?.f_to_kind(Kind::Double)?.f_to_device(loss.device())?;

@@ -19,10 +19,18 @@ use crate::{Error, Result};
 /// # Errors
 /// When the file cannot be written; an older one at `path` is intact then.
 pub fn save_model(path: &Path, params: &Params, metadata: &BTreeMap<String, String>) -> Result<()> {
-    let tensors = params.named().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect();
+    save_tensors(path, &aligned(params.named()), metadata)
+}
+
+/// Writes tensors to `path` in this order, beside and renames, so that `path` is never half a file.
+///
+/// # Errors
+/// When a tensor has a number type without a name in safetensors, or the file cannot be written; an older one at `path`
+/// is intact then.
+pub fn save_tensors(path: &Path, tensors: &[(&str, &Tensor)], metadata: &BTreeMap<String, String>) -> Result<()> {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = path.with_file_name(format!(".tmp_{name}"));
-    let written = write_tensors(&temporary, &tensors, metadata)
+    let written = write(&temporary, tensors, metadata)
         .and_then(|_| fs::rename(&temporary, path).map_err(Error::io(path, "rename the finished file")))
         .and_then(|()| sync_folder(&parent(path)));
     if written.is_err() {
@@ -76,10 +84,17 @@ pub(super) fn write_tensors(
     tensors: &BTreeMap<String, Tensor>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<String> {
-    // Wide types first, then by name: every tensor starts at a multiple of its element size.
-    let mut order: Vec<(&String, &Tensor, Dtype)> =
-        tensors.iter().map(|(name, t)| Ok((name, t, dtype(name, t.kind())?))).collect::<Result<_>>()?;
-    order.sort_by_key(|(name, t, _)| (std::cmp::Reverse(t.kind().elt_size_in_bytes()), *name));
+    write(path, &aligned(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))), metadata)
+}
+
+/// Wide types first, then by name: every tensor starts at a multiple of its element size.
+fn aligned<'a>(tensors: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Vec<(&'a str, &'a Tensor)> {
+    let mut order: Vec<_> = tensors.collect();
+    order.sort_by_key(|(name, t)| (std::cmp::Reverse(t.kind().elt_size_in_bytes()), *name));
+    order
+}
+
+fn write(path: &Path, tensors: &[(&str, &Tensor)], metadata: &BTreeMap<String, String>) -> Result<String> {
     let mut header = serde_json::Map::new();
     if !metadata.is_empty() {
         header.insert(
@@ -88,10 +103,11 @@ pub(super) fn write_tensors(
         );
     }
     let mut start = 0;
-    for (name, tensor, dtype) in &order {
+    for (name, tensor) in tensors {
+        let dtype = dtype(name, tensor.kind())?;
         let end = start + tensor.numel() * tensor.kind().elt_size_in_bytes();
         let info = serde_json::json!({ "dtype": dtype, "shape": tensor.size(), "data_offsets": [start, end] });
-        header.insert((*name).clone(), info);
+        header.insert((*name).to_owned(), info);
         start = end;
     }
     let mut header = serde_json::Value::from(header).to_string().into_bytes();
@@ -106,7 +122,7 @@ pub(super) fn write_tensors(
     };
     put(&(header.len() as u64).to_le_bytes())?;
     put(&header)?;
-    for (_, tensor, _) in &order {
+    for (_, tensor) in tensors {
         raw::with_bytes(tensor, &mut put)?;
     }
     let file = file.into_inner().map_err(|e| failed()(e.into_error()))?;
@@ -142,7 +158,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Tensor
 
 /// How many elements are NaN or infinite, in words, or nothing.
 fn not_finite(tensor: &Tensor) -> Result<Option<String>> {
-    let plain = raw::is_plain_f32(tensor) && raw::f32s(tensor).iter().all(|x| x.is_finite());
+    let plain = raw::is_plain::<f32>(tensor) && raw::slice::<f32>(tensor).iter().all(|x| x.is_finite());
     if plain || !tensor.is_floating_point() {
         return Ok(None);
     }

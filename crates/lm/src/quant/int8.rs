@@ -12,10 +12,13 @@
 //! Outlier columns are found over all rows of a call, pads included, as in the reference: with a threshold a row's output
 //! depends a little on the rows beside it.
 
-use anyo_core::{Error, Result, torch::dims};
+use anyo_core::{
+    Error, Result, best_of_machine,
+    torch::{dims, raw::slice},
+};
 use tch::{Device, Kind, Tensor};
 
-use super::kernel::{self, Number, Packed, slice};
+use super::kernel::{self, Number, Packed};
 
 /// A matrix `[out, in]` in int8.
 #[derive(Debug)]
@@ -135,25 +138,11 @@ impl Packed for View<'_> {
     }
 }
 
-fn scale<T: Number>(codes: &[i8], scale: f32, out: &mut [T]) {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2.
-        return unsafe { scale_avx2(codes, scale, out) };
-    }
-    scale_loop(codes, scale, out);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn scale_avx2<T: Number>(codes: &[i8], scale: f32, out: &mut [T]) {
-    scale_loop(codes, scale, out);
-}
-
-#[inline(always)]
-fn scale_loop<T: Number>(codes: &[i8], scale: f32, out: &mut [T]) {
-    for (to, &code) in out.iter_mut().zip(codes) {
-        *to = T::of(f32::from(code) * scale);
+best_of_machine! {
+    fn scale<T: Number>(codes: &[i8], scale: f32, out: &mut [T]) {
+        for (to, &code) in out.iter_mut().zip(codes) {
+            *to = T::of(f32::from(code) * scale);
+        }
     }
 }
 

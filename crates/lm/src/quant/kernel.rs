@@ -3,7 +3,11 @@
 //! The second form never writes the unpacked matrix to memory; it serves cached decoding, where reading the weights is
 //! the cost.
 
-use anyo_core::parallel::{SendPtr, for_each_chunk, for_each_part};
+use anyo_core::{
+    best_of_machine,
+    parallel::{SendPtr, for_each_chunk, for_each_part},
+    torch::raw::{slice, slice_mut},
+};
 use tch::{Device, Kind, Tensor};
 
 /// A number type that weights are unpacked to.
@@ -71,59 +75,20 @@ pub(super) fn multiply<P: Packed>(packed: &P, x: &Tensor, n_out: usize, n_in: us
     out
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2.
-        return unsafe { dot_avx2(a, b) };
-    }
-    dot_loop(a, b)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn dot_avx2(a: &[f32], b: &[f32]) -> f32 {
-    dot_loop(a, b)
-}
-
-#[inline(always)]
-fn dot_loop(a: &[f32], b: &[f32]) -> f32 {
-    // Thirty-two running sums whatever the vector width: all machines add in the same order.
-    const LANES: usize = 32;
-    let mut sums = [0f32; LANES];
-    let (a_blocks, b_blocks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = a_blocks.remainder().iter().zip(b_blocks.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_blocks.zip(b_blocks) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
+best_of_machine! {
+    fn dot(a: &[f32], b: &[f32]) -> f32 {
+        // Thirty-two running sums whatever the vector width: all machines add in the same order.
+        const LANES: usize = 32;
+        let mut sums = [0f32; LANES];
+        let (a_blocks, b_blocks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+        let rest: f32 = a_blocks.remainder().iter().zip(b_blocks.remainder()).map(|(a, b)| a * b).sum();
+        for (a, b) in a_blocks.zip(b_blocks) {
+            for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+                *sum += a * b;
+            }
         }
+        sums.iter().sum::<f32>() + rest
     }
-    sums.iter().sum::<f32>() + rest
-}
-
-/// The elements of a contiguous CPU tensor whose type has the size of `T`.
-pub(super) fn slice<T>(tensor: &Tensor) -> &[T] {
-    assert!(plain::<T>(tensor));
-    match tensor.numel() {
-        0 => &[],
-        // SAFETY: contiguous CPU memory of `n` elements of that size, kept alive by the borrowed tensor; every bit
-        // pattern is a value of the number types used here.
-        n => unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<T>(), n) },
-    }
-}
-
-/// As [`slice`], for a tensor that nobody else holds.
-pub(super) fn slice_mut<T>(tensor: &mut Tensor) -> &mut [T] {
-    assert!(plain::<T>(tensor));
-    match tensor.numel() {
-        0 => &mut [],
-        // SAFETY: as above; the callers made the tensor a moment ago and share it with nobody.
-        n => unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<T>(), n) },
-    }
-}
-
-fn plain<T>(tensor: &Tensor) -> bool {
-    tensor.device() == Device::Cpu && tensor.is_contiguous() && tensor.kind().elt_size_in_bytes() == size_of::<T>()
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@
 //! layer's at a time. Without gradients no dense weight outlives its layer, and for few rows on the CPU
 //! (cached decoding) none is made at all.
 
+mod dynamic_map;
 mod int8;
 mod kernel;
-mod map8;
 mod nf4;
 mod report;
 
@@ -18,8 +18,8 @@ use anyo_core::Result;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+pub use dynamic_map::DynamicMap;
 pub use int8::Int8Weight;
-pub use map8::{dynamic_map, nearest};
 pub use nf4::{BLOCK, CODE, Nf4Weight};
 pub use report::{QuantRow, compare, report};
 

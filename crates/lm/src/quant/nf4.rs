@@ -4,12 +4,19 @@
 //! Blocks run over the row-major elements, across rows where the width is no multiple of 64. With double quantisation
 //! the scales themselves take 8 bits: 0.5 + 1/64 + 4/16384 bytes per weight in all, 4.127 bits.
 
-use anyo_core::{Error, Result, parallel::SendPtr, parallel::for_each_part, torch::dims};
+use anyo_core::{
+    Error, Result, best_of_machine,
+    parallel::{SendPtr, for_each_part},
+    torch::{
+        dims,
+        raw::{slice, slice_mut},
+    },
+};
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    kernel::{self, Number, Packed, slice, slice_mut},
-    map8::{dynamic_map, nearest},
+    dynamic_map::DynamicMap,
+    kernel::{self, Number, Packed},
 };
 
 /// Weights that share one scale.
@@ -65,7 +72,7 @@ enum Scales {
         codes: Tensor,  // [blocks] u8, indices into `map`
         absmax: Tensor, // [ceil(blocks / 256)] f32
         offset: f32,
-        map: Box<[f32; 256]>,
+        map: Box<DynamicMap>,
     },
 }
 
@@ -131,7 +138,7 @@ impl Nf4Weight {
         match &self.scales {
             Scales::Plain(absmax) => absmax.shallow_clone(),
             Scales::Double { codes, absmax, offset, map } => {
-                let map = Tensor::from_slice(&map[..]).to_device(codes.device());
+                let map = Tensor::from_slice(map.values()).to_device(codes.device());
                 let blocks =
                     absmax.repeat_interleave_self_int(SCALE_BLOCK as i64, 0, None).narrow(0, 0, codes.size()[0]);
                 map.index_select(0, &codes.to_kind(Kind::Int64)) * blocks + f64::from(*offset)
@@ -178,14 +185,14 @@ impl Nf4Weight {
 
 impl Scales {
     fn double(absmax: &[f32]) -> Result<Self> {
-        let map = Box::new(dynamic_map(true));
+        let map = Box::new(DynamicMap::signed());
         let offset = (absmax.iter().map(|&x| f64::from(x)).sum::<f64>() / absmax.len().max(1) as f64) as f32;
         let mut codes = Vec::with_capacity(absmax.len());
         let mut outer = Vec::with_capacity(absmax.len().div_ceil(SCALE_BLOCK));
         for block in absmax.chunks(SCALE_BLOCK) {
             let largest = block.iter().map(|x| (x - offset).abs()).fold(0f32, f32::max);
             let unit = if largest > 0.0 { largest } else { 1.0 };
-            codes.extend(block.iter().map(|x| nearest(&map, (x - offset) / unit)));
+            codes.extend(block.iter().map(|x| map.code((x - offset) / unit)));
             outer.push(largest);
         }
         Ok(Self::Double { codes: Tensor::f_from_slice(&codes)?, absmax: Tensor::f_from_slice(&outer)?, offset, map })
@@ -237,7 +244,7 @@ struct View<'a> {
 
 enum ScaleView<'a> {
     Plain(&'a [f32]),
-    Double { codes: &'a [u8], absmax: &'a [f32], offset: f32, map: &'a [f32; 256] },
+    Double { codes: &'a [u8], absmax: &'a [f32], offset: f32, map: &'a DynamicMap },
 }
 
 impl ScaleView<'_> {
@@ -246,7 +253,7 @@ impl ScaleView<'_> {
         match self {
             Self::Plain(absmax) => absmax[block],
             Self::Double { codes, absmax, offset, map } => {
-                map[usize::from(codes[block])] * absmax[block / SCALE_BLOCK] + offset
+                map.value(codes[block]) * absmax[block / SCALE_BLOCK] + offset
             }
         }
     }
@@ -266,31 +273,18 @@ impl Packed for View<'_> {
     }
 }
 
-fn unpack_block<T: Number>(codes: &[u8; BLOCK / 2], scale: f32, out: &mut [T; BLOCK]) {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2.
-        return unsafe { unpack_block_avx2(codes, scale, out) };
-    }
-    unpack_block_loop(codes, scale, out);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn unpack_block_avx2<T: Number>(codes: &[u8; BLOCK / 2], scale: f32, out: &mut [T; BLOCK]) {
-    unpack_block_loop(codes, scale, out);
-}
-
-/// Look-ups first, arithmetic after: the second loop runs eight lanes at a time, which doubles the speed of the whole
-/// (one thread, 5.2 against 2.4 billion weights per second; shuffles in registers in place of the table were no faster).
-#[inline(always)]
-fn unpack_block_loop<T: Number>(codes: &[u8; BLOCK / 2], scale: f32, out: &mut [T; BLOCK]) {
-    let mut levels = [0f32; BLOCK];
-    for (pair, &code) in levels.chunks_exact_mut(2).zip(codes) {
-        pair.copy_from_slice(&PAIRS[usize::from(code)]);
-    }
-    for (to, level) in out.iter_mut().zip(levels) {
-        *to = T::of(level * scale);
+best_of_machine! {
+    /// Look-ups first, arithmetic after: the second loop runs eight lanes at a time, which doubles the speed of the whole
+    /// (one thread, 5.2 against 2.4 billion weights per second; shuffles in registers in place of the table were no
+    /// faster).
+    fn unpack_block<T: Number>(codes: &[u8; BLOCK / 2], scale: f32, out: &mut [T; BLOCK]) {
+        let mut levels = [0f32; BLOCK];
+        for (pair, &code) in levels.chunks_exact_mut(2).zip(codes) {
+            pair.copy_from_slice(&PAIRS[usize::from(code)]);
+        }
+        for (to, level) in out.iter_mut().zip(levels) {
+            *to = T::of(level * scale);
+        }
     }
 }
 

@@ -14,11 +14,11 @@ use std::collections::BTreeMap;
 
 use anyo_core::{
     Error, Result, parallel,
-    torch::{OptimConfig, OptimName, Params},
+    torch::{Coefficients, Group, OptimConfig, Params, raw},
 };
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{dynamic_map::DynamicMap, step::ParamGroup};
+use crate::quant::DynamicMap;
 
 /// Elements that share a scale.
 pub const BLOCK: usize = 256;
@@ -52,36 +52,14 @@ pub struct Adam8 {
     unsigned: DynamicMap,
 }
 
-/// Numbers of one update.
-#[derive(Debug, Clone, Copy)]
-struct Numbers {
-    grad_scale: f32,
-    /// 1 − β₁.
-    lerp: f32,
-    beta2: f32,
-    /// 1 − β₂.
-    square: f32,
-    eps: f32,
-    step_size: f32,
-    bias2_sqrt: f32,
-    /// Coupled L2; 0 for AdamW.
-    l2: f32,
-    /// `1 − lr·weight_decay` for AdamW, applied last.
-    keep: f32,
-}
-
 impl Adam8 {
     /// Each trainable weight belongs to the first of `groups` that takes it; `config.weight_decay` is not used.
     ///
     /// # Errors
-    /// When there is nothing to train or a weight is in no group.
-    pub fn new(config: &OptimConfig, params: &Params, groups: &[ParamGroup]) -> Result<Self> {
+    /// When a weight is in no group, a group is empty, or there is nothing to train.
+    pub fn new(config: &OptimConfig, params: &Params, groups: &[Group]) -> Result<Self> {
         let mut slots = Vec::new();
-        for (name, tensor) in params.trainable() {
-            let group = groups
-                .iter()
-                .find(|group| group.takes(name))
-                .ok_or_else(|| Error::invalid(format!("no optimizer group takes: {name}")))?;
+        for (name, tensor, group) in Group::assign(groups, params)? {
             let n = tensor.numel();
             let moments = match n < SMALLEST {
                 true => Moments::Full(vec![0.0; n], vec![0.0; n]),
@@ -99,14 +77,11 @@ impl Adam8 {
             slots.push(Slot {
                 name: name.to_owned(),
                 shape: tensor.size(),
-                lr_scale: group.lr_scale,
-                weight_decay: group.weight_decay,
+                lr_scale: group.lr_scale(),
+                weight_decay: group.weight_decay(),
                 steps: 0,
                 moments,
             });
-        }
-        if slots.is_empty() {
-            return Err(Error::invalid("the model has no trainable parameter"));
         }
         Ok(Self { config: config.clone(), slots, signed: DynamicMap::signed(), unsigned: DynamicMap::unsigned() })
     }
@@ -152,10 +127,12 @@ impl Adam8 {
             for (i, (_, p)) in params.trainable().enumerate() {
                 let Some(g) = &grads[i] else { continue };
                 self.slots[i].steps += 1;
-                let numbers = self.numbers(&self.slots[i], lr_factor, grad_scale);
+                let slot = &self.slots[i];
+                let lr = self.config.lr * lr_factor * slot.lr_scale;
+                let c = self.config.coefficients(lr, slot.weight_decay, grad_scale, slot.steps);
                 let plain = |t: &Tensor| t.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous();
                 let (mut weight, g) = (plain(p)?, plain(g)?);
-                self.update(i, &mut weight, &g, numbers);
+                self.update(i, &mut weight, &g, &c);
                 // For contiguous f32 on the CPU `weight` is the parameter's own memory.
                 if weight.data_ptr() != p.data_ptr() {
                     p.shallow_clone().f_copy_(&weight)?;
@@ -165,40 +142,10 @@ impl Adam8 {
         })
     }
 
-    fn numbers(&self, slot: &Slot, lr_factor: f64, grad_scale: f64) -> Numbers {
-        let (lr, [beta1, beta2]) = (self.config.lr * lr_factor * slot.lr_scale, self.config.betas);
-        let (l2, keep) = match self.config.name {
-            OptimName::Adam => (slot.weight_decay, 1.0),
-            OptimName::AdamW => (0.0, 1.0 - lr * slot.weight_decay),
-        };
-        let t = slot.steps as f64;
-        Numbers {
-            grad_scale: grad_scale as f32,
-            lerp: (1.0 - beta1) as f32,
-            beta2: beta2 as f32,
-            square: (1.0 - beta2) as f32,
-            eps: self.config.eps as f32,
-            step_size: (lr / (1.0 - beta1.powf(t))) as f32,
-            bias2_sqrt: (1.0 - beta2.powf(t)).sqrt() as f32,
-            l2: l2 as f32,
-            keep: keep as f32,
-        }
-    }
-
     /// Updates contiguous f32 CPU memory.
-    fn update(&mut self, i: usize, weight: &mut Tensor, grad: &Tensor, c: Numbers) {
-        let n = weight.numel();
-        if n == 0 {
-            return;
-        }
-        // SAFETY: both are contiguous f32 CPU tensors of n elements (`plain` in `step`), alive during this call; the
-        // weights are written here only.
-        let (w, g) = unsafe {
-            (
-                std::slice::from_raw_parts_mut(weight.data_ptr().cast::<f32>(), n),
-                std::slice::from_raw_parts(grad.data_ptr().cast::<f32>(), n),
-            )
-        };
+    fn update(&mut self, i: usize, weight: &mut Tensor, grad: &Tensor, c: &Coefficients) {
+        // The weights are written here only.
+        let (w, g) = (raw::slice_mut::<f32>(weight), raw::slice::<f32>(grad));
         match &mut self.slots[i].moments {
             Moments::Full(m, v) => update_block(w, g, m, v, c),
             Moments::Eight { m, v, m_max, v_max } => {
@@ -304,12 +251,15 @@ impl Adam8 {
     }
 }
 
-fn update_block(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: Numbers) {
+fn update_block(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: &Coefficients) {
+    let (scale, l2, keep) = (c.grad_scale as f32, c.l2 as f32, c.keep as f32);
+    let (lerp, beta2, square) = ((1.0 - c.beta1) as f32, c.beta2 as f32, (1.0 - c.beta2) as f32);
+    let (eps, step_size, bias2_sqrt) = (c.eps as f32, c.step_size as f32, c.bias2_sqrt as f32);
     for (((w, &g), m), v) in w.iter_mut().zip(g).zip(m.iter_mut()).zip(v.iter_mut()) {
-        let g = g * c.grad_scale + c.l2 * *w;
-        *m += c.lerp * (g - *m);
-        *v = *v * c.beta2 + c.square * g * g;
-        *w = (*w - c.step_size * *m / (v.sqrt() / c.bias2_sqrt + c.eps)) * c.keep;
+        let g = g * scale + l2 * *w;
+        *m += lerp * (g - *m);
+        *v = *v * beta2 + square * g * g;
+        *w = (*w - step_size * *m / (v.sqrt() / bias2_sqrt + eps)) * keep;
     }
 }
 

@@ -3,7 +3,10 @@
 //! Logits of all places, `[B·S,V]`, are never held: a block of rows is scored, turned into its gradient in place, and
 //! used for the gradients by the states and by the head before the next block. Rows without target are not scored.
 
-use anyo_core::{Error, Result, parallel, torch::dims};
+use anyo_core::{
+    Error, Result, parallel,
+    torch::{dims, raw},
+};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{
@@ -253,9 +256,17 @@ impl CrossEntropy {
     fn turn(&self, logits: &mut Tensor, targets: &[i64], scale: f64) -> Result<Part> {
         let v = logits.size()[1] as usize;
         let (inv_temperature, eps) = (1.0 / self.temperature, self.label_smoothing);
-        if logits.device() == Device::Cpu && logits.is_contiguous() {
+        if raw::is_plain::<f32>(logits) {
             let c = RowLoss { scale: scale as f32, inv_temperature: inv_temperature as f32, smoothing: eps as f32 };
-            return Ok(Part::Number(rows_in_parallel(logits, targets, v, c)));
+            let rows = (CPU_BLOCK / 16 / v.max(1)).max(1);
+            let sum = parallel::sum_over_rows(
+                raw::slice_mut(logits),
+                v,
+                rows,
+                || (),
+                |(), at, row| cross_entropy_row(row, targets[at] as usize, c),
+            );
+            return Ok(Part::Number(sum));
         }
         let target = Tensor::f_from_slice(targets)?.f_to_device(logits.device())?.f_unsqueeze(1)?;
         let log_p = logits.f_mul_scalar(inv_temperature)?.f_log_softmax(-1, Kind::Float)?;
@@ -326,27 +337,6 @@ fn spread(grads: Tensor, rows: &Rows, like: &Tensor) -> Result<Tensor> {
     }
     let mut all = Tensor::f_zeros(like.size(), (grads.kind(), grads.device()))?;
     Ok(all.f_index_copy_(0, &Tensor::f_from_slice(&rows.index)?.f_to_device(grads.device())?, &grads)?)
-}
-
-/// Sums the losses in row order, so that the result does not depend on the threads.
-fn rows_in_parallel(logits: &mut Tensor, targets: &[i64], v: usize, c: RowLoss) -> f64 {
-    let mut losses = vec![0f64; targets.len()];
-    if losses.is_empty() {
-        return 0.0;
-    }
-    // SAFETY: contiguous f32 CPU memory of n·V elements that nobody else uses during the loop.
-    let data = unsafe { std::slice::from_raw_parts_mut(logits.data_ptr().cast::<f32>(), targets.len() * v) };
-    let out = parallel::SendPtr(losses.as_mut_ptr());
-    let rows = (CPU_BLOCK / 16 / v).max(1);
-    parallel::for_each_chunk(data, rows * v, |part, block| {
-        for (i, row) in block.chunks_exact_mut(v).enumerate() {
-            let at = part * rows + i;
-            let loss = cross_entropy_row(row, targets[at] as usize, c);
-            // SAFETY: each row has its own place in `losses`.
-            unsafe { *out.at(at) = loss };
-        }
-    });
-    losses.iter().sum()
 }
 
 #[cfg(test)]

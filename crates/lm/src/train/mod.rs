@@ -3,7 +3,6 @@
 mod accumulate;
 pub mod adam8;
 mod batch;
-mod dynamic_map;
 pub mod loss;
 pub mod masks;
 pub mod packing;
@@ -14,7 +13,6 @@ mod trainable;
 pub use accumulate::{Accumulator, HeadWeight};
 pub use adam8::Adam8;
 pub use batch::Batch;
-pub use dynamic_map::DynamicMap;
 pub use loss::{CrossEntropy, TokenLoss};
 pub use masks::{Example, IGNORE, Segment, Truncation};
 pub use packing::{Overlong, PackConfig, PackReport, PackedRow, pack};

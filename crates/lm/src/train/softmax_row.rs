@@ -1,5 +1,10 @@
 //! Cross-entropy of one row of logits on the CPU, in place: one read and one write of the row for loss and gradient.
 
+use anyo_core::{
+    best_of_machine,
+    vecmath::{exp_in_place, max_of},
+};
+
 /// Numbers of the loss that are the same for every row.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RowLoss {
@@ -15,76 +20,29 @@ const LANES: usize = 16;
 /// Elements that are summed in f32 before the sum goes into an f64: a vocabulary of 200000 loses no digits.
 const PIECE: usize = 1024;
 
-/// Loss of one row in nats; `scale · ∂loss/∂logit` is left in the row.
-pub(super) fn cross_entropy_row(row: &mut [f32], target: usize, c: RowLoss) -> f64 {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,fma")]
-        fn avx2(row: &mut [f32], target: usize, c: RowLoss) -> f64 {
-            body(row, target, c)
+best_of_machine! {
+    /// Loss of one row in nats; `scale · ∂loss/∂logit` is left in the row.
+    pub(super) fn cross_entropy_row(row: &mut [f32], target: usize, c: RowLoss) -> f64 {
+        let n = row.len() as f32;
+        if c.inv_temperature != 1.0 {
+            row.iter_mut().for_each(|x| *x *= c.inv_temperature);
         }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-            // SAFETY: both features were found just now.
-            return unsafe { avx2(row, target, c) };
-        }
+        let positive = row[target];
+        let max = max_of(row);
+        // Around the maximum, so that the sum of a large vocabulary loses no digits to a common offset.
+        let rest = match c.smoothing {
+            0.0 => 0.0,
+            _ => row.chunks(PIECE).map(|piece| f64::from(sum_below(piece, max))).sum(),
+        };
+        let sum: f64 = row.chunks_mut(PIECE).map(|piece| f64::from(exp_in_place(piece, max))).sum();
+        let outer = c.scale * c.inv_temperature;
+        let (factor, uniform) = ((f64::from(outer) / sum) as f32, outer * c.smoothing / n);
+        row.iter_mut().for_each(|x| *x = *x * factor - uniform);
+        row[target] -= outer * (1.0 - c.smoothing);
+        // (1−ε)(lse − z_y) + ε(lse − mean z), each difference taken around the maximum.
+        let (log_sum, smoothing) = (sum.ln(), f64::from(c.smoothing));
+        log_sum - (1.0 - smoothing) * f64::from(positive - max) - smoothing * rest / f64::from(n)
     }
-    body(row, target, c)
-}
-
-#[inline(always)]
-fn body(row: &mut [f32], target: usize, c: RowLoss) -> f64 {
-    let n = row.len() as f32;
-    if c.inv_temperature != 1.0 {
-        row.iter_mut().for_each(|x| *x *= c.inv_temperature);
-    }
-    let positive = row[target];
-    let max = max_of(row);
-    // Around the maximum, so that the sum of a large vocabulary loses no digits to a common offset.
-    let rest = match c.smoothing {
-        0.0 => 0.0,
-        _ => row.chunks(PIECE).map(|piece| f64::from(sum_below(piece, max))).sum(),
-    };
-    let sum: f64 = row.chunks_mut(PIECE).map(|piece| f64::from(exp_in_place(piece, max))).sum();
-    let outer = c.scale * c.inv_temperature;
-    let (factor, uniform) = ((f64::from(outer) / sum) as f32, outer * c.smoothing / n);
-    row.iter_mut().for_each(|x| *x = *x * factor - uniform);
-    row[target] -= outer * (1.0 - c.smoothing);
-    // (1−ε)(lse − z_y) + ε(lse − mean z), each difference taken around the maximum.
-    let (log_sum, smoothing) = (sum.ln(), f64::from(c.smoothing));
-    log_sum - (1.0 - smoothing) * f64::from(positive - max) - smoothing * rest / f64::from(n)
-}
-
-#[inline(always)]
-fn max_of(row: &[f32]) -> f32 {
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let chunks = row.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane = larger(*lane, x);
-        }
-    }
-    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| larger(a, b))
-}
-
-/// Replaces x by `e^(x − max)` and returns the sum.
-#[inline(always)]
-fn exp_in_place(row: &mut [f32], max: f32) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let mut chunks = row.chunks_exact_mut(LANES);
-    for chunk in &mut chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *x = exp(*x - max);
-            *lane += *x;
-        }
-    }
-    let mut sum: f32 = lanes.iter().sum();
-    for x in chunks.into_remainder() {
-        *x = exp(*x - max);
-        sum += *x;
-    }
-    sum
 }
 
 /// Sum of `x − max`.
@@ -99,23 +57,6 @@ fn sum_below(row: &[f32], max: f32) -> f32 {
         }
     }
     lanes.iter().sum::<f32>() + rest
-}
-
-/// `e^x` to about two units in the last place, for x up to 88; anything below −87 counts as −87.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    // e^x = 2^n · e^f with n = round(x / ln 2); adding 1.5 · 2^23 rounds and leaves n in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let x = x.clamp(-87.0, 88.0);
-    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
-    let n = shifted - ROUND;
-    let f = n.mul_add(-1.428_606_8e-6, n.mul_add(-0.693_145_75, x));
-    let mut p = 1.987_569_1e-4_f32;
-    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = p.mul_add(f, c);
-    }
-    let scale = ((shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32).wrapping_add(127) << 23) as u32;
-    (p.mul_add(f * f, f) + 1.0) * f32::from_bits(scale)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Parameter groups, the choice of optimizer state, and the figures of a step.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, time::Instant};
 
 use anyo_core::{
     Result, memory,
@@ -60,36 +60,6 @@ pub struct GroupConfig {
     pub embedding_lr: f64,
 }
 
-/// Weights that share a learning-rate factor and a decay.
-#[derive(Clone)]
-pub struct ParamGroup {
-    label: String,
-    takes: Arc<dyn Fn(&str) -> bool>,
-    pub(super) lr_scale: f64,
-    pub(super) weight_decay: f64,
-}
-
-impl ParamGroup {
-    /// The weights whose name `takes` accepts; `label` appears in messages.
-    pub fn new(
-        label: impl Into<String>,
-        takes: impl Fn(&str) -> bool + 'static,
-        lr_scale: f64,
-        weight_decay: f64,
-    ) -> Self {
-        Self { label: label.into(), takes: Arc::new(takes), lr_scale, weight_decay }
-    }
-
-    pub(super) fn takes(&self, name: &str) -> bool {
-        (self.takes)(name)
-    }
-
-    fn core(&self) -> Group {
-        let takes = self.takes.clone();
-        Group::new(self.label.clone(), move |name| takes(name), self.lr_scale, self.weight_decay)
-    }
-}
-
 impl GroupConfig {
     /// One rate for all, this decay except for norms and biases.
     pub fn uniform(weight_decay: f64) -> Self {
@@ -97,7 +67,7 @@ impl GroupConfig {
     }
 
     /// The groups of those classes that occur in `params`.
-    pub fn groups(&self, params: &Params) -> Vec<ParamGroup> {
+    pub fn groups(&self, params: &Params) -> Vec<Group> {
         use ParamClass::{Embedding, LoraA, LoraB, NormOrBias, Other};
         let classes = [
             ("norms and biases", NormOrBias, 1.0, 0.0),
@@ -108,7 +78,7 @@ impl GroupConfig {
         ];
         let present = |class| params.trainable().any(|(name, _)| ParamClass::of(name) == class);
         let group = |(label, class, lr, decay): (&str, ParamClass, f64, f64)| {
-            ParamGroup::new(label, move |name| ParamClass::of(name) == class, lr, decay)
+            Group::new(label, move |name| ParamClass::of(name) == class, lr, decay)
         };
         classes.into_iter().filter(|&(_, class, ..)| present(class)).map(group).collect()
     }
@@ -139,12 +109,9 @@ impl LmOptimizer {
     ///
     /// # Errors
     /// When a weight is in no group, a group is empty, or there is nothing to train.
-    pub fn new(config: &OptimConfig, state: OptimizerState, params: &Params, groups: &[ParamGroup]) -> Result<Self> {
+    pub fn new(config: &OptimConfig, state: OptimizerState, params: &Params, groups: &[Group]) -> Result<Self> {
         Ok(match state {
-            OptimizerState::F32 => {
-                let groups: Vec<Group> = groups.iter().map(ParamGroup::core).collect();
-                Self::F32(Optimizer::with_groups(config, params, &groups)?)
-            }
+            OptimizerState::F32 => Self::F32(Optimizer::with_groups(config, params, groups)?),
             OptimizerState::EightBit => Self::EightBit(Adam8::new(config, params, groups)?),
         })
     }
@@ -273,7 +240,7 @@ mod tests {
         let groups = config.groups(&params);
         let of = |name: &str| {
             let group = groups.iter().find(|group| group.takes(name)).unwrap();
-            (group.lr_scale, group.weight_decay)
+            (group.lr_scale(), group.weight_decay())
         };
         assert_eq!(groups.len(), 3);
         assert_eq!(of("x.lora_A.weight"), (1.0, 0.1));

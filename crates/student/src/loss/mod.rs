@@ -17,7 +17,7 @@ use crate::{
     seen::{SEEN_SCALE, Seen},
 };
 
-pub(crate) use kernel::{axpy, best_of_machine, dot};
+pub(crate) use kernel::{axpy, dot};
 
 /// The scoring head: `score_i = state · weight_i + bias_i`.
 #[derive(Debug)]
@@ -34,6 +34,15 @@ impl Head {
     /// Scores of all items for states `[B, D]`, `[B, n_items]`.
     pub fn scores(&self, states: &Tensor) -> Tensor {
         states.linear(&self.weight, self.bias.as_ref())
+    }
+
+    /// Another handle of the same tensors.
+    pub fn shallow_clone(&self) -> Self {
+        Self {
+            weight: self.weight.shallow_clone(),
+            bias: self.bias.as_ref().map(Tensor::shallow_clone),
+            seen_bias: self.seen_bias.as_ref().map(Tensor::shallow_clone),
+        }
     }
 
     /// What is added to the score of a seen item; `None` without such a number.

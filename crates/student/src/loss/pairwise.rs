@@ -1,6 +1,9 @@
 //! Losses on a target and its own negatives: binary cross-entropy and gBCE.
 
-use anyo_core::parallel;
+use anyo_core::{
+    parallel,
+    torch::raw::{slice, slice_mut},
+};
 use tch::{Device, Kind, Tensor};
 
 use super::{Head, LossGrad, axpy, dot};
@@ -28,6 +31,24 @@ impl Form {
     }
 }
 
+/// The items that each target's state is scored against: its positive and its own negatives.
+#[derive(Debug, Clone, Copy)]
+struct Items<'a> {
+    /// `[N]`.
+    positives: &'a [i32],
+    /// `[N · k]`, those of a target side by side.
+    negatives: &'a [i32],
+    k: usize,
+}
+
+impl Items<'_> {
+    /// Item `j` of `k + 1` of a row; the first is the positive.
+    #[inline(always)]
+    fn at(self, row: usize, j: usize) -> usize {
+        (if j == 0 { self.positives[row] } else { self.negatives[row * self.k + j - 1] }) as usize
+    }
+}
+
 /// `log(1 + e^x)` without overflow.
 fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
@@ -44,43 +65,25 @@ pub(super) fn grad(
     let Negatives::PerTarget { items, per_target } = negatives else {
         unreachable!("the batcher draws per target for pairwise losses")
     };
+    let items = Items { positives, negatives: items, k: *per_target };
     if states.device() == Device::Cpu && states.kind() == Kind::Float {
-        on_cpu(states, head, positives, items, *per_target, form, scale)
+        on_cpu(states, head, items, form, scale)
     } else {
-        with_tensors(states, head, positives, items, *per_target, form, scale)
+        with_tensors(states, head, items, form, scale)
     }
 }
 
-fn slice(tensor: &Tensor) -> &[f32] {
-    debug_assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float);
-    // SAFETY: contiguous f32 on the CPU; the borrow keeps the tensor alive and nobody writes to it meanwhile.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
-}
-
-fn slice_mut(tensor: &mut Tensor) -> &mut [f32] {
-    debug_assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float);
-    // SAFETY: as above, and the tensor was made here, so this is the only reference to its data.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
-}
-
 /// One fused pass: gather, inner products, loss and the gradient by the states; then the item gradient by columns.
-fn on_cpu(
-    states: &Tensor,
-    head: &Head,
-    positives: &[i32],
-    negatives: &[i32],
-    k: usize,
-    form: Form,
-    scale: f64,
-) -> LossGrad {
+fn on_cpu(states: &Tensor, head: &Head, items: Items<'_>, form: Form, scale: f64) -> LossGrad {
     const ROWS: usize = 128;
+    let k = items.k;
     let d = states.size()[1] as usize;
     let (weight_positive, weight_negative) = form.weights(k);
     let mut total = LossGrad::zeros(states, head);
     let states = states.contiguous();
     let (h, weight) = (slice(&states), slice(&head.weight));
     let bias = head.bias.as_ref().map(slice);
-    let n = positives.len();
+    let n = items.positives.len();
     // Derivative of the loss by each score, positives first in each group of k + 1.
     let mut by_score = vec![0f32; n * (k + 1)];
     let mut losses = vec![0f64; n.div_ceil(ROWS)];
@@ -94,7 +97,7 @@ fn on_cpu(
             // SAFETY: each row of the gradient belongs to one part.
             let grad = unsafe { std::slice::from_raw_parts_mut(grad_at.at(row * d), d) };
             for (j, g) in by_score.iter_mut().enumerate() {
-                let item = (if j == 0 { positives[row] } else { negatives[row * k + j - 1] }) as usize;
+                let item = items.at(row, j);
                 let vector = &weight[item * d..(item + 1) * d];
                 let score = f64::from(dot(state, vector) + bias.map_or(0.0, |b| b[item]));
                 let (w, sign) = if j == 0 { (weight_positive, -1.0) } else { (weight_negative, 1.0) };
@@ -107,30 +110,22 @@ fn on_cpu(
         unsafe { *losses_at.at(part) = loss };
     });
     total.sum = losses.iter().sum();
-    scatter(&mut total, h, positives, negatives, k, d, &by_score);
+    scatter(&mut total, h, items, d, &by_score);
     total
 }
 
 /// Adds `by_score × state` to the rows of the items. Each part owns some columns, so parts never meet and the order of
 /// the additions, hence the result, is the same on any number of threads.
-fn scatter(
-    total: &mut LossGrad,
-    h: &[f32],
-    positives: &[i32],
-    negatives: &[i32],
-    k: usize,
-    d: usize,
-    by_score: &[f32],
-) {
+fn scatter(total: &mut LossGrad, h: &[f32], items: Items<'_>, d: usize, by_score: &[f32]) {
     // Cut at multiples of eight floats, so that vector instructions stay whole.
     const COLUMNS: usize = 32;
     let grad_at = parallel::SendPtr(slice_mut(&mut total.weight).as_mut_ptr());
     parallel::for_each_part(d.div_ceil(COLUMNS), |part| {
         let columns = part * COLUMNS..((part + 1) * COLUMNS).min(d);
-        for (row, group) in by_score.chunks_exact(k + 1).enumerate() {
+        for (row, group) in by_score.chunks_exact(items.k + 1).enumerate() {
             let state = &h[row * d + columns.start..row * d + columns.end];
             for (j, &g) in group.iter().enumerate() {
-                let item = (if j == 0 { positives[row] } else { negatives[row * k + j - 1] }) as usize;
+                let item = items.at(row, j);
                 // SAFETY: parts own disjoint columns; items lie inside the table.
                 let grad =
                     unsafe { std::slice::from_raw_parts_mut(grad_at.at(item * d + columns.start), columns.len()) };
@@ -139,32 +134,20 @@ fn scatter(
         }
     });
     if let Some(bias) = total.bias.as_mut() {
-        let bias = slice_mut(bias);
-        for (row, group) in by_score.chunks_exact(k + 1).enumerate() {
+        let bias = slice_mut::<f32>(bias);
+        for (row, group) in by_score.chunks_exact(items.k + 1).enumerate() {
             for (j, &g) in group.iter().enumerate() {
-                bias[(if j == 0 { positives[row] } else { negatives[row * k + j - 1] }) as usize] += g;
+                bias[items.at(row, j)] += g;
             }
         }
     }
 }
 
 /// The same with tensor operations, for other devices.
-fn with_tensors(
-    states: &Tensor,
-    head: &Head,
-    positives: &[i32],
-    negatives: &[i32],
-    k: usize,
-    form: Form,
-    scale: f64,
-) -> LossGrad {
-    let (n, d) = (positives.len() as i64, states.size()[1]);
-    let ids: Vec<i64> = (0..positives.len())
-        .flat_map(|row| {
-            let negatives = &negatives[row * k..(row + 1) * k];
-            std::iter::once(positives[row]).chain(negatives.iter().copied()).map(i64::from)
-        })
-        .collect();
+fn with_tensors(states: &Tensor, head: &Head, items: Items<'_>, form: Form, scale: f64) -> LossGrad {
+    let (n, k, d) = (items.positives.len(), items.k, states.size()[1]);
+    let ids: Vec<i64> = (0..n).flat_map(|row| (0..=k).map(move |j| items.at(row, j) as i64)).collect();
+    let n = n as i64;
     let ids = Tensor::from_slice(&ids).to_device(states.device());
     let vectors = head.weight.index_select(0, &ids).view([n, k as i64 + 1, d]); // [N,K+1,D]
     let mut scores = vectors.matmul(&states.unsqueeze(2)).squeeze_dim(2); // [N,K+1]
@@ -210,8 +193,9 @@ mod tests {
     fn fused_loop_agrees_with_autograd() {
         let (states, head, positives, negatives) = case();
         for form in [Form::Bce, Form::Gbce { beta: 0.3 }] {
-            let ours = on_cpu(&states, &head, &positives, &negatives, 3, form, 0.25);
-            let other = with_tensors(&states, &head, &positives, &negatives, 3, form, 0.25);
+            let items = Items { positives: &positives, negatives: &negatives, k: 3 };
+            let ours = on_cpu(&states, &head, items, form, 0.25);
+            let other = with_tensors(&states, &head, items, form, 0.25);
             let leaf = |t: &Tensor| t.detach().copy().set_requires_grad(true);
             let (s, w, b) = (leaf(&states), leaf(&head.weight), leaf(head.bias.as_ref().unwrap()));
             let scores = s.matmul(&w.transpose(0, 1)) + &b;

@@ -1,7 +1,7 @@
 //! Softmax over the target and negatives that the whole batch shares, with logQ correction.
 
-use anyo_core::parallel;
-use tch::{Device, Kind, Tensor};
+use anyo_core::{parallel::sum_over_rows, torch::raw};
+use tch::{Kind, Tensor};
 
 use super::{Head, LossGrad, Targets, kernel::cross_entropy_row};
 use crate::{
@@ -62,7 +62,7 @@ pub(super) fn grad(
         columns.add(&scores, 0, value);
         columns
     });
-    total.sum = if device == Device::Cpu && scores.kind() == Kind::Float {
+    total.sum = if raw::is_plain::<f32>(&scores) {
         softmax_rows(&mut scores, positives, &collisions, inv_temperature, scale)
     } else {
         let mask = positive_ids.unsqueeze(1).eq_tensor(&negative_ids.unsqueeze(0));
@@ -142,19 +142,16 @@ fn softmax_rows(
 ) -> f64 {
     const ROWS: usize = 32;
     let width = scores.size()[1] as usize;
-    // SAFETY: made contiguous above and not shared.
-    let data = unsafe { std::slice::from_raw_parts_mut(scores.data_ptr().cast::<f32>(), positives.len() * width) };
-    let mut losses = vec![0f64; positives.len()];
-    let out = parallel::SendPtr(losses.as_mut_ptr());
-    parallel::for_each_chunk(data, ROWS * width, |part, block| {
-        for (i, row) in block.chunks_exact_mut(width).enumerate() {
-            let at = part * ROWS + i;
+    sum_over_rows(
+        raw::slice_mut(scores),
+        width,
+        ROWS,
+        || (),
+        |(), at, row| {
             collisions.each(positives[at], |place| row[place + 1] = -1e30);
             let loss = cross_entropy_row(row, 0, scale as f32, inv_temperature as f32);
             collisions.each(positives[at], |place| row[place + 1] = 0.0);
-            // SAFETY: each row has its own place.
-            unsafe { *out.at(at) = loss };
-        }
-    });
-    losses.iter().sum()
+            loss
+        },
+    )
 }

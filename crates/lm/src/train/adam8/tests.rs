@@ -1,4 +1,4 @@
-use anyo_core::torch::{Group, Init, Optimizer, ScheduleConfig, ScheduleName};
+use anyo_core::torch::{Init, OptimName, Optimizer, ScheduleConfig, ScheduleName};
 
 use super::*;
 
@@ -7,8 +7,8 @@ fn config(name: OptimName, lr: f64) -> OptimConfig {
     OptimConfig { name, lr, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0, clip_norm: None, schedule }
 }
 
-fn all(decay: f64) -> Vec<ParamGroup> {
-    vec![ParamGroup::new("all", |_| true, 1.0, decay)]
+fn all(decay: f64) -> Vec<Group> {
+    vec![Group::new("all", |_| true, 1.0, decay)]
 }
 
 fn params(shapes: &[&[i64]]) -> Params {
@@ -147,4 +147,7 @@ fn other_parameters_are_refused() {
     assert!(optimizer.step(&b, &[None], 1.0, 1.0).unwrap_err().to_string().contains("expects `w0` [2, 3]"));
     assert!(optimizer.step(&a, &[], 1.0, 1.0).is_err());
     assert!(Adam8::new(&config(OptimName::Adam, 0.1), &a, &[]).is_err());
+    let groups = [all(0.0), vec![Group::new("late", |_| true, 1.0, 0.0)]].concat();
+    let told = Adam8::new(&config(OptimName::Adam, 0.1), &a, &groups).unwrap_err().to_string();
+    assert!(told.contains("`late` takes no parameter"), "{told}");
 }

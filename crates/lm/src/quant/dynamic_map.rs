@@ -3,8 +3,12 @@
 //! Source: Dettmers et al., "8-bit Optimizers via Block-wise Quantization" (2022), as bitsandbytes builds it
 //! (`specs/so8t.md` section 3): for i = 0…6 the midpoints of 2^i (unsigned 2^(i+1)) intervals of [0.1, 1] times
 //! 10^(i−6), with both signs if signed, and 0 and 1.
+//!
+//! Differs: bitsandbytes rounds at each step in f32, this once at the end; values may differ in the last bit.
 
 /// The 256 values in rising order, and the borders between them.
+///
+/// Used for the scales of NF4 blocks and for the moments of 8-bit Adam.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DynamicMap {
     values: [f32; 256],
@@ -105,5 +109,7 @@ mod tests {
         }
         assert_eq!(DynamicMap::signed().code(f32::INFINITY), 255);
         assert_eq!(DynamicMap::signed().code(f32::NEG_INFINITY), 0);
+        let signed = DynamicMap::signed();
+        assert_eq!((signed.code(-2.0), signed.code(2.0), signed.code(1e-9)), (0, 255, 127));
     }
 }
