@@ -88,7 +88,7 @@ impl Matcher {
         // (start, end, place)
         let mut spans: Vec<(usize, usize, usize)> = Vec::new();
         for (place, (title, _)) in self.titles.iter().enumerate() {
-            let ends = text.match_indices(title.as_str()).map(|(at, _)| (at, at + title.len()));
+            let ends = occurrences(&text, title).map(|at| (at, at + title.len()));
             spans.extend(ends.filter(|&(a, b)| on_boundaries(&text, a, b)).map(|(a, b)| (a, b, place)));
         }
         let longest = |&&(a, b, _): &&(usize, usize, usize)| {
@@ -118,6 +118,17 @@ pub fn normalise(text: &str) -> String {
         }
     }
     out.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// Every place of `part` in `text`, overlapping ones too.
+fn occurrences<'a>(text: &'a str, part: &'a str) -> impl Iterator<Item = usize> + 'a {
+    let step = part.chars().next().map_or(1, char::len_utf8);
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let at = from + text.get(from..)?.find(part)?;
+        from = at + step;
+        Some(at)
+    })
 }
 
 /// Without quotes, brackets and punctuation at the ends.

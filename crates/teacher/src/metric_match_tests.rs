@@ -10,7 +10,9 @@ fn the_original_counts_substrings() {
     assert_eq!(legacy_match(&names[..3], "heat\nAlien"), Some(2));
     // "Alien" is part of it
     assert_eq!(legacy_match(&names[..3], "Aliens"), None);
-    assert_eq!(legacy_match(&["Alien", "Heat", "M"], "Something else"), None);
+    assert_eq!(legacy_match(&["Alien", "Heat"], "Something else"), None);
+    // the film `M` is in every word with an m
+    assert_eq!(legacy_match(&["Alien", "Heat", "M"], "Something else"), Some(2));
     assert_eq!(legacy_match(&["Heat", "M"], " The film: HEAT! "), None);
     assert_eq!(legacy_match(&["Heat"], " The film: HEAT! "), Some(0));
     // the empty name of film 266 makes every sample with it invalid
