@@ -124,7 +124,7 @@ impl Candidates {
     }
 
     /// The target and `n − 1` different items that are neither the target nor in `history`, each such set equally
-    /// likely, in random order. `key`: the row, or [`Instance::key`].
+    /// likely, in random order. `key`: the row, in training [`Instance::key`].
     ///
     /// A target that is also in the history (data with repeats) is a candidate all the same.
     ///
@@ -133,7 +133,11 @@ impl Candidates {
     pub fn list(&self, draw: Draw, key: u64, history: &[u32], target: u32) -> Result<Vec<u32>> {
         let outside: BTreeSet<u32> = history.iter().copied().chain([target]).collect();
         if let Some(&item) = outside.last().filter(|&&item| item as usize >= self.n_items) {
-            return Err(Error::invalid(format!("{}: item {item}, but there are {} items", name(key), self.n_items)));
+            return Err(Error::invalid(format!(
+                "{}: item {item}, but there are {} items",
+                name(draw, key),
+                self.n_items
+            )));
         }
         let (wanted, got) = (self.n - 1, self.n_items - outside.len());
         if got < wanted {
@@ -141,7 +145,7 @@ impl Candidates {
                 message: format!(
                     "{}: {wanted} candidates beside the target are wanted, but the catalogue of {} items has only {got} \
                      outside of the row's history",
-                    name(key),
+                    name(draw, key),
                     self.n_items
                 ),
                 hint: Some(format!("set candidates.n of the prompts to {} or less", got + 1)),
@@ -192,10 +196,10 @@ impl Candidates {
     }
 }
 
-fn name(key: u64) -> String {
-    match (key >> 32, key as u32) {
-        (0, row) => format!("row {row}"),
-        (row, position) => format!("row {row}, place {position}"),
+fn name(draw: Draw, key: u64) -> String {
+    match draw {
+        Draw::Train { .. } => format!("row {}, place {}", key >> 32, key as u32),
+        Draw::Valid | Draw::Test => format!("row {key}"),
     }
 }
 

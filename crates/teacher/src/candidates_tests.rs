@@ -58,13 +58,10 @@ fn too_small_a_catalogue_is_named() {
     let c = Candidates::new(22, &config(20)).unwrap();
     let error = c.list(Draw::Test, 17, &[0, 1, 2], 3).unwrap_err();
     let message = error.to_string();
-    assert!(
-        message.starts_with("row 17: 19 candidates beside the target") && message.contains("only 18"),
-        "{message}"
-    );
+    assert!(message.starts_with("row 17: 19 candidates beside the target") && message.contains("only 18"), "{message}");
     assert_eq!(error.hint().unwrap(), "set candidates.n of the prompts to 19 or less");
-    let place = Instance { row: 3, position: 2 }.key();
-    assert!(c.list(Draw::Test, place, &[0, 1, 2], 3).unwrap_err().to_string().starts_with("row 3, place 2: "));
+    let (place, train) = (Instance { row: 0, position: 2 }.key(), Draw::Train { seed: 1, epoch: 0 });
+    assert!(c.list(train, place, &[0, 1, 2], 3).unwrap_err().to_string().starts_with("row 0, place 2: "));
     assert!(c.list(Draw::Test, 0, &[22], 3).unwrap_err().to_string().contains("item 22, but there are 22"));
     // the smallest catalogue that does
     assert_eq!(c.list(Draw::Test, 0, &[0, 1], 3).unwrap().len(), 20);
@@ -78,8 +75,7 @@ fn instances_are_the_targets_with_enough_history() {
     rows.push(2, [1, 2, 3, 4], 3);
     let found = Instances::new(&rows, 2);
     assert_eq!(found.too_short, 2);
-    let read: Vec<(Vec<u32>, u32)> =
-        found.list.iter().map(|i| (i.history(&rows).to_vec(), i.target(&rows))).collect();
+    let read: Vec<(Vec<u32>, u32)> = found.list.iter().map(|i| (i.history(&rows).to_vec(), i.target(&rows))).collect();
     assert_eq!(read, [(vec![9, 8], 7), (vec![9, 8, 7], 6), (vec![1, 2, 3], 4)]);
     assert_eq!(Instances::new(&rows, 0).list.len(), rows.n_targets());
     assert_eq!(Instances::new(&rows, 9), Instances { list: vec![], too_short: 5 });

@@ -11,6 +11,7 @@ mod prompt;
 mod prompt_config;
 mod prompt_counts;
 mod prompt_form;
+mod prompt_markers;
 mod prompt_pieces;
 mod prompt_titles;
 mod template;
@@ -21,10 +22,9 @@ pub use answers::{Answer, evaluate_choices};
 pub use candidates::{Candidates, ChoiceRow, Draw, Instance, Instances};
 pub use metric::{ChoiceMetrics, Rates};
 pub use metric_match::{Found, Matcher};
-pub use prompt::{MarkerIds, Markers, Prompts, in_row};
-pub use prompt_config::{
-    AnswerEnd, Bos, CandidatesConfig, MarkerNames, PromptConfig, Repeated, Template, TitleShown,
-};
+pub use prompt::{Prompts, in_row};
+pub use prompt_config::{AnswerEnd, Bos, CandidatesConfig, MarkerNames, PromptConfig, Repeated, Template, TitleShown};
 pub use prompt_counts::{PromptCounts, PromptSummary};
+pub use prompt_markers::{MarkerIds, Markers};
 pub use titles::{TitleReport, Titles};
 pub use tokens::{Mark, PromptMode, PromptSource, Prompted};

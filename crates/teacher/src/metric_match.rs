@@ -91,9 +91,8 @@ impl Matcher {
             let ends = occurrences(&text, title).map(|at| (at, at + title.len()));
             spans.extend(ends.filter(|&(a, b)| on_boundaries(&text, a, b)).map(|(a, b)| (a, b, place)));
         }
-        let longest = |&&(a, b, _): &&(usize, usize, usize)| {
-            !spans.iter().any(|&(c, d, _)| c <= a && b <= d && d - c > b - a)
-        };
+        let longest =
+            |&&(a, b, _): &&(usize, usize, usize)| !spans.iter().any(|&(c, d, _)| c <= a && b <= d && d - c > b - a);
         let found = spans.iter().filter(longest).flat_map(|&(.., place)| self.titles[place].1.iter().copied());
         Found::of(found.collect())
     }

@@ -23,7 +23,8 @@ fn the_original_counts_substrings() {
 
 #[test]
 fn the_robust_rules_in_order() {
-    let titles = ["Alien", "Aliens", "Aliens 3", "M", "Mars Attacks!", "Help", "Help!", "Schindler’s List", "千と千尋の神隠し"];
+    let titles =
+        ["Alien", "Aliens", "Aliens 3", "M", "Mars Attacks!", "Help", "Help!", "Schindler’s List", "千と千尋の神隠し"];
     let matcher = Matcher::new(titles);
     for (text, wanted) in [
         // whole

@@ -57,8 +57,18 @@ fn the_json_has_the_documented_keys() {
     assert_eq!(
         keys,
         [
-            "n_rows", "n_candidates", "n_valid", "n_correct", "n_ambiguous", "valid_ratio", "valid_ratio_se", "hr@1",
-            "hr@1_se", "hr@1_valid", "hr@1_valid_se", "legacy"
+            "n_rows",
+            "n_candidates",
+            "n_valid",
+            "n_correct",
+            "n_ambiguous",
+            "valid_ratio",
+            "valid_ratio_se",
+            "hr@1",
+            "hr@1_se",
+            "hr@1_valid",
+            "hr@1_valid_se",
+            "legacy"
         ]
     );
     assert!(json["hr@1_valid"].is_null() && json["legacy"]["hr@1"] == 0.0);

@@ -10,9 +10,10 @@ use anyo_core::{
 use anyo_lm::{Tokenizer, train::Example};
 
 use crate::{
-    prompt_config::{AnswerEnd, Bos, MarkerNames, PromptConfig},
+    prompt_config::{AnswerEnd, Bos, PromptConfig},
     prompt_counts::{Counters, PromptCounts, PromptSummary},
     prompt_form::{Form, Segment, Slot},
+    prompt_markers::Markers,
     prompt_pieces::{Pieces, TokenLists, with_blank},
     prompt_titles::{self, Special},
     titles::Titles,
@@ -40,45 +41,6 @@ pub struct Prompts {
     context: usize,
     reserve: usize,
     counters: Counters,
-}
-
-/// Ids of the marker tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MarkerIds {
-    /// Behind every title of a text-only prompt.
-    pub plain: u32,
-    /// Behind the history's titles of a hybrid prompt.
-    pub history: u32,
-    /// Behind the candidates' titles of a hybrid prompt.
-    pub candidate: u32,
-}
-
-/// The marker tokens, and how many rows an embedding needs for them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Markers {
-    /// Their ids.
-    pub ids: MarkerIds,
-    /// Names and ids of those that the tokenizer does not have: rows to add, save and load with the adapters.
-    pub added: Vec<(String, u32)>,
-    /// Rows of the embedding once they are added.
-    pub vocab_rows: usize,
-}
-
-impl Markers {
-    /// A marker that is a token already keeps its id; the others follow the embedding's `vocab_rows` rows in the order
-    /// plain, history, candidate.
-    pub fn new(names: &MarkerNames, tokenizer: &Tokenizer, vocab_rows: usize) -> Self {
-        let mut rows = vocab_rows.max(tokenizer.n_ids());
-        let mut added = Vec::new();
-        let ids = names.all().map(|(_, name)| {
-            tokenizer.id(name).unwrap_or_else(|| {
-                added.push((name.to_owned(), rows as u32));
-                rows += 1;
-                rows as u32 - 1
-            })
-        });
-        Self { ids: MarkerIds { plain: ids[0], history: ids[1], candidate: ids[2] }, added, vocab_rows: rows }
-    }
 }
 
 /// For `map_err`: names the row in front of the message.

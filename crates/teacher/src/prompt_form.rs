@@ -62,9 +62,7 @@ impl Form {
                     Segment::Text(if i == 0 { pieces.first(text)? } else { pieces.inner(text)? })
                 }
                 Part::History => Segment::History(slot(pieces, config, &config.separator, &mut blank)?),
-                Part::Candidates => {
-                    Segment::Candidates(slot(pieces, config, &config.candidate_separator, &mut blank)?)
-                }
+                Part::Candidates => Segment::Candidates(slot(pieces, config, &config.candidate_separator, &mut blank)?),
             });
         }
         if let Some(bos) = bos {
@@ -88,11 +86,7 @@ fn slot(pieces: &Pieces<'_>, config: &PromptConfig, separator: &str, blank: &mut
         Ok(Lead { ids: pieces.inner(text)?, spaced })
     };
     Ok(Slot {
-        first: if open.is_empty() {
-            Lead { ids: Vec::new(), spaced: blank }
-        } else {
-            lead(&with_blank(open, blank))?
-        },
+        first: if open.is_empty() { Lead { ids: Vec::new(), spaced: blank } } else { lead(&with_blank(open, blank))? },
         next: lead(&format!("{separator}{open}"))?,
         empty: pieces.inner(&with_blank(config.no_history.trim(), blank))?,
     })

@@ -6,8 +6,8 @@ use anyo_core::{Error, Result, data::Item};
 use anyo_lm::Tokenizer;
 
 use crate::{
-    prompt::Markers,
     prompt_config::PromptConfig,
+    prompt_markers::Markers,
     prompt_pieces::{Pieces, with_blank},
     template::slot_names,
     titles::{TitleReport, Titles},
@@ -39,7 +39,13 @@ impl Special {
     ///
     /// # Errors
     /// When a title is written with a special token all the same.
-    pub(crate) fn check(&self, item: &Item, ids: &[i64], tokenizer: &Tokenizer, report: &mut TitleReport) -> Result<()> {
+    pub(crate) fn check(
+        &self,
+        item: &Item,
+        ids: &[i64],
+        tokenizer: &Tokenizer,
+        report: &mut TitleReport,
+    ) -> Result<()> {
         let has = |wanted: u32| ids.contains(&i64::from(wanted));
         if self.unknown.is_some_and(has) {
             report.note("unknown_characters", &item.title);

@@ -79,10 +79,7 @@ mod tests {
             parse("  Seen: {history}. \n From: {candidates}\n\n", "Next: "),
             [text("Seen: "), Part::History, text(".\nFrom: "), Part::Candidates, text("\nNext:")]
         );
-        assert_eq!(
-            parse("{candidates}{history}", "次:"),
-            [Part::Candidates, Part::History, text("\n次:")]
-        );
+        assert_eq!(parse("{candidates}{history}", "次:"), [Part::Candidates, Part::History, text("\n次:")]);
     }
 
     #[test]

@@ -10,9 +10,8 @@ use crate::{byte, conf, prompts, shipped};
 
 fn names() -> Vec<String> {
     let files = fs::read_dir(conf().join("teacher/prompt")).unwrap();
-    let mut names: Vec<String> = files
-        .map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
-        .collect();
+    let mut names: Vec<String> =
+        files.map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned()).collect();
     names.sort();
     names
 }

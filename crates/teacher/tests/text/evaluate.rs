@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 
 use anyo_core::data::Rows;
-use anyo_teacher::{Candidates, CandidatesConfig, ChoiceRow, Draw, PromptMode, PromptSource, Prompts, evaluate_choices};
+use anyo_teacher::{
+    Candidates, CandidatesConfig, ChoiceRow, Draw, PromptMode, PromptSource, Prompts, evaluate_choices,
+};
 
 use crate::{byte, config, prompts};
 

@@ -64,11 +64,7 @@ fn config() -> PromptConfig {
         candidate_separator: ", ".into(),
         no_history: "nothing".into(),
         title: TitleShown { open: String::new(), close: String::new(), max_tokens: None, repeated: Repeated::Keep },
-        markers: MarkerNames {
-            plain: "[PH]".into(),
-            history: "[HistoryEmb]".into(),
-            candidate: "[CansEmb]".into(),
-        },
+        markers: MarkerNames { plain: "[PH]".into(), history: "[HistoryEmb]".into(), candidate: "[CansEmb]".into() },
         bos: Bos::Auto,
         second_bos: false,
         end: AnswerEnd::Newline,
@@ -88,22 +84,5 @@ fn prompts(config: &PromptConfig, titles: &[&str], tokenizer: &Tokenizer, contex
 
 /// Text of ids, markers by name.
 fn text(prompts: &Prompts, tokenizer: &Tokenizer, ids: &[i64]) -> String {
-    let markers = &prompts.markers().added;
-    let mut out = String::new();
-    let mut run: Vec<u32> = Vec::new();
-    let flush = |run: &mut Vec<u32>, out: &mut String| {
-        out.push_str(&tokenizer.decode(run, true).unwrap());
-        run.clear();
-    };
-    for &id in ids {
-        match markers.iter().find(|(_, marker)| i64::from(*marker) == id) {
-            Some((name, _)) => {
-                flush(&mut run, &mut out);
-                out.push_str(name);
-            }
-            None => run.push(id as u32),
-        }
-    }
-    flush(&mut run, &mut out);
-    out
+    prompts.readable(tokenizer, ids).unwrap()
 }

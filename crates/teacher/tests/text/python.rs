@@ -43,8 +43,7 @@ fn compare(tokenizer: &Tokenizer, name: &str, rows: usize) -> (usize, usize) {
     let (mut same, mut other) = (0, 0);
     for case in cases["cases"].as_array().unwrap().iter().filter(|case| case["tokenizer"] == name) {
         let kind = case["wording"].as_str().unwrap();
-        let prompts =
-            Prompts::new(&wording(&cases["wordings"][kind]), &items(&titles), tokenizer, rows, 4096).unwrap();
+        let prompts = Prompts::new(&wording(&cases["wordings"][kind]), &items(&titles), tokenizer, rows, 4096).unwrap();
         let ids = made(&prompts, case, &cases).ids;
         let wanted: Vec<i64> = case["ids"].as_array().unwrap().iter().map(|id| id.as_i64().unwrap()).collect();
         if kind == "en" {
