@@ -13,6 +13,7 @@ pub mod seen;
 mod student;
 mod train;
 mod train_config;
+mod trained;
 
 mod caser;
 mod gru4rec;
