@@ -18,10 +18,6 @@ pub enum Stream {
     Data,
     /// Resampling in confidence intervals.
     Bootstrap,
-    /// Which prompt a training row of the teacher gets: kind, mode and template.
-    Prompts,
-    /// Noise of the teacher's gate.
-    Gate,
 }
 
 /// A 64-bit seed that depends on every argument.

@@ -13,7 +13,6 @@ pub mod seen;
 mod student;
 mod train;
 mod train_config;
-mod trained;
 
 mod caser;
 mod gru4rec;

@@ -19,7 +19,7 @@ pub struct Student {
     pub network: Box<dyn Network>,
     /// Its parameters by name.
     pub params: Params,
-    pub(crate) max_len: usize,
+    max_len: usize,
 }
 
 impl std::fmt::Debug for Student {

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use anyo_core::{
     Error, Result,
+    config::load_saved,
     data::Dataset,
-    torch::{Params, load_tensors},
+    torch::{Params, load_tensors, tensor_file::load_metadata},
 };
-use anyo_student::{Student, config::StudentConfig};
+use anyo_student::{BaselineRunConfig, MODEL_FILE, Student, batch::Input, config::StudentConfig};
 use serde_json::json;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Tensor, no_grad};
 
 /// Histories encoded at once.
 const BATCH: usize = 256;
@@ -20,6 +21,7 @@ const BATCH: usize = 256;
 #[derive(Debug)]
 pub struct Encoder {
     student: Student,
+    max_len: usize,
     items: Tensor,
     state_width: i64,
     source: String,
@@ -29,25 +31,61 @@ impl Encoder {
     /// A student as encoder; `source` names it in the run's records.
     ///
     /// # Errors
-    /// When its weights hold NaN or infinity.
-    pub fn new(student: Student, source: impl Into<String>) -> Result<Self> {
-        let items = student.item_vectors();
-        let state_width = student.newest_states(&[&[0]]).size()[1];
+    /// When the configuration is that of a recommender without states, or the item vectors hold NaN or infinity.
+    pub fn new(student: Student, config: &StudentConfig, source: impl Into<String>) -> Result<Self> {
         let source = source.into();
-        let finite = items.f_isfinite()?.f_all()?.f_int64_value(&[])? == 1;
-        if !finite {
+        let Some(recipe) = config.recipe() else {
+            return Err(Error::Invalid {
+                message: format!("{source}: `{}` has no states to encode a history with", config.name()),
+                hint: Some("take a run of a neural student, such as student=sasrec".into()),
+            });
+        };
+        let items = item_vectors(&student);
+        if items.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
             return Err(Error::invalid(format!("the item vectors of the encoder {source} are not finite")));
         }
-        Ok(Self { student, items, state_width, source })
+        let mut this = Self { student, max_len: recipe.max_len, items, state_width: 0, source };
+        this.state_width = this.newest(&[&[0]]).size()[1];
+        Ok(this)
     }
 
-    /// The network of a finished `run-student-baseline` in the folder `run`.
+    /// The network of the finished `run-student-baseline` in the folder `run`, which must have been trained on the rows of
+    /// `dataset`: other rows would let it see what is asked of the teacher.
     ///
     /// # Errors
-    /// As [`Student::open_trained`]: another data set is refused with both hashes.
+    /// When files are missing or damaged, the run's recommender has no weights, or items or rows are others (the message
+    /// has both hashes).
     pub fn from_run(run: &Path, dataset: &Dataset, device: Device) -> Result<Self> {
-        let (student, config) = Student::open_trained(run, dataset, device)?;
-        Self::new(student, format!("{} of {}", config.name(), run.display()))
+        let config: BaselineRunConfig = load_saved(run)?;
+        let source = format!("{} of {}", config.student.name(), run.display());
+        let path = run.join(MODEL_FILE);
+        let refuse = |message: String, hint: String| Error::Checkpoint { path: path.clone(), message, hint: Some(hint) };
+        if config.student.recipe().is_some() && !path.is_file() {
+            return Err(refuse(
+                "there are no final weights: the run did not finish".into(),
+                format!("finish it with run-student-baseline --resume {}", run.display()),
+            ));
+        }
+        let metadata = if path.is_file() { load_metadata(&path)? } else { Default::default() };
+        for (key, what, now) in [("items_hash", "items", &dataset.items_hash), ("data_hash", "rows", &dataset.hash)] {
+            let then = metadata.get(key).map_or("", String::as_str);
+            if then != now && path.is_file() {
+                return Err(refuse(
+                    format!("the encoder was trained on {what} with the hash {then:.12}…, the data set has {now:.12}…"),
+                    format!(
+                        "it was trained with dataset={}, this is dataset={}; train an encoder on this data",
+                        config.dataset.name, dataset.name
+                    ),
+                ));
+            }
+        }
+        if config.student.recipe().is_none() {
+            let message = format!("`{}` has no states to encode a history with", config.student.name());
+            return Err(refuse(message, "take a run of a neural student, such as student=sasrec".into()));
+        }
+        let student = Student::new(&config.student, dataset.n_items(), device, config.seed)?;
+        student.load(&load_tensors(&path)?)?;
+        Self::new(student, &config.student, source)
     }
 
     /// The released SASRec of LLaRA and iLoRA as safetensors (22 tensors, windows of ten items, pads behind).
@@ -71,9 +109,10 @@ impl Encoder {
             return Err(refuse(format!("it has {} items, the data set has {n_items}", rows - 1)));
         }
         let max_len = tensors.get("positional_embeddings.weight").map_or(0, |t| t.size()[0]);
-        let student = Student::new(&window_model(max_len, d)?, n_items, device, 0)?;
+        let config = window_model(max_len, d)?;
+        let student = Student::new(&config, n_items, device, 0)?;
         student.load(&tensors).map_err(|error| refuse(error.to_string()))?;
-        Self::new(student, weights.display().to_string())
+        Self::new(student, &config, weights.display().to_string())
     }
 
     /// What it is, for records.
@@ -96,6 +135,13 @@ impl Encoder {
         &self.student.params
     }
 
+    fn newest(&self, histories: &[&[u32]]) -> Tensor {
+        let histories: Vec<&[u32]> =
+            histories.iter().map(|h| &h[h.len().saturating_sub(self.max_len)..]).collect();
+        let student = &self.student;
+        no_grad(|| student.network.newest(&Input::new(&histories, student.network.pad(), student.params.device())).detach())
+    }
+
     /// States of histories `[N,d]` on the CPU, oldest items first; zeros for an empty history. Long histories are cut to
     /// what the encoder was made for; `watch` hears how many are done.
     ///
@@ -114,13 +160,22 @@ impl Encoder {
         order.sort_by_key(|&i| histories[i].len());
         for (part, chunk) in order.chunks(BATCH).enumerate() {
             let batch: Vec<&[u32]> = chunk.iter().map(|&i| histories[i]).collect();
-            let states = self.student.newest_states(&batch).f_to_device(Device::Cpu)?;
+            let states = self.newest(&batch).f_to_device(Device::Cpu)?;
             let places: Vec<i64> = chunk.iter().map(|&i| i as i64).collect();
             let _ = all.shallow_clone().f_index_copy_(0, &Tensor::f_from_slice(&places)?, &states)?;
             watch((part * BATCH + chunk.len()).min(histories.len()))?;
         }
         Ok(all)
     }
+}
+
+/// The bare vectors of the items as they enter the model, `[I,d]`.
+fn item_vectors(student: &Student) -> Tensor {
+    let head = student.network.head().weight;
+    let table =
+        student.params.get("item_emb.weight").or_else(|| student.params.get("item_embeddings.weight")).unwrap_or(&head);
+    // The window models keep the pad's row behind the items; the head has one row for each item.
+    table.detach().narrow(0, 0, head.size()[0])
 }
 
 /// The configuration of the one-block SASRec; its training part is never used.

@@ -17,7 +17,7 @@ pub use config::TeacherConfig;
 pub use encoder::Encoder;
 pub use gate::{Gate, GateMode, GateStats, row_key};
 pub use head::{Head, HeadLoss, ItemVectors, encode_titles};
-pub use model::{AddedTokens, Layout, Parts, Prepared, Sequence, Side, Teacher};
+pub use model::{AddedTokens, Counts, Layout, Parts, Prepared, Sequence, Side, Teacher};
 pub use projector::Projector;
 pub use rank::{RankSettings, Ranker};
 pub use tokens::{Mark, PromptMode, PromptSource, Prompted};

@@ -122,6 +122,9 @@ impl Check for TeacherConfig {
             for message in config.problems() {
                 list.push("lora", message);
             }
+            if let Some(experts) = config.experts.filter(|&e| e > 0 && config.rank % e != 0) {
+                list.push("lora.rank", format!("wanted a multiple of {experts} experts, got {}", config.rank));
+            }
         }
         if let Some(gate) = &self.gate {
             list.nested("gate", gate);

@@ -68,7 +68,7 @@ fn every_problem_is_reported_with_its_key() {
     let keys: Vec<String> = config.problems().into_iter().map(|p| p.key).collect();
     for key in [
         "window",
-        "lora",
+        "lora.rank",
         "gate.top_k",
         "gate.noise",
         "gate.load_balance",

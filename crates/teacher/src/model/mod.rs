@@ -2,6 +2,7 @@
 //!
 //! Axes: B rows, S tokens, D language model, d encoder, E experts, I items.
 
+mod counts;
 mod layout;
 mod saved;
 
@@ -18,6 +19,7 @@ use crate::{
     head::Head,
     projector::{Projector, check_marks, put},
 };
+pub use counts::Counts;
 pub use layout::{Layout, Sequence, Side};
 
 /// The tokens that the prompts need beyond the model's own.

@@ -17,6 +17,9 @@ pub fn hybrid_probability(curriculum: Curriculum, s: u64, total: u64) -> f64 {
     }
 }
 
+/// Tells these draws from the order of the rows, which has the same stream.
+const PROMPTS: u64 = 0x7072_6f6d_7074;
+
 /// The draws of one micro-batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Drawn {
@@ -38,7 +41,7 @@ impl Drawn {
         hybrid: f64,
         n_templates: usize,
     ) -> Self {
-        let mut rng = seed::rng(seed, Stream::Prompts, epoch, micro);
+        let mut rng = seed::rng(seed ^ PROMPTS, Stream::Shuffle, epoch, micro);
         let (choice, u): (f64, f64) = (rng.random(), rng.random());
         let templates = (0..rows).map(|_| rng.random_range(0..n_templates.max(1))).collect();
         let mode = if u < hybrid { PromptMode::Hybrid } else { PromptMode::TextOnly };

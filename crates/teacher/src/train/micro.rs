@@ -20,6 +20,9 @@ use crate::{
     tokens::{PromptMode, Prompted},
 };
 
+/// Tells the gate's noise from the adapters' dropout, which has the same stream.
+const GATE: u64 = 0x6761_7465;
+
 /// Rows with their prompts, before the model sees them.
 pub(super) struct Micro {
     /// Its number in the epoch.
@@ -81,7 +84,7 @@ impl Micro {
         let places: Vec<i64> = self.ids.iter().map(|&id| i64::from(id)).collect();
         let own = states.f_index_select(0, &Tensor::f_from_slice(&places)?)?; // [B,d]
         let keys: Vec<u64> = self.ids.iter().map(|&id| row_key(rows.history(id as usize))).collect();
-        let noise = seed::derive(setup.seed, Stream::Gate, epoch, self.number);
+        let noise = seed::derive(setup.seed ^ GATE, Stream::Dropout, epoch, self.number);
         let gate = teacher.gate(&own, &keys, GateMode::Train(noise))?; // [B,E]
         let answers = self.learns_answer(weights.open_lm);
         let sequences: Vec<Sequence<'_>> = self
