@@ -9,7 +9,7 @@ use anyo_core::{
 };
 use rand::Rng;
 
-use crate::prompt_config::CandidatesConfig;
+use crate::prompt::config::CandidatesConfig;
 
 /// Keeps these draws apart from those of other parts that use the same seed.
 const CANDIDATES: u64 = 0x6361_6e64;
@@ -237,5 +237,4 @@ fn below(rng: &mut impl Rng, bound: u64) -> u64 {
 }
 
 #[cfg(test)]
-#[path = "candidates_tests.rs"]
 mod tests;

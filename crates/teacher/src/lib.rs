@@ -5,26 +5,41 @@
 
 pub mod answers;
 pub mod candidates;
+pub mod config;
+mod encoder;
+mod gate;
+mod head;
 pub mod metric;
-pub mod metric_match;
-mod prompt;
-mod prompt_config;
-mod prompt_counts;
-mod prompt_form;
-mod prompt_markers;
-mod prompt_pieces;
-mod prompt_titles;
-mod template;
+mod model;
+mod projector;
+pub mod prompt;
+mod rank;
 pub mod titles;
 mod tokens;
+mod train;
 
 pub use answers::{Answer, evaluate_choices};
 pub use candidates::{Candidates, ChoiceRow, Draw, Instance, Instances};
-pub use metric::{ChoiceMetrics, Rates};
-pub use metric_match::{Found, Matcher};
-pub use prompt::{Prompts, in_row};
-pub use prompt_config::{AnswerEnd, Bos, CandidatesConfig, MarkerNames, PromptConfig, Repeated, Template, TitleShown};
-pub use prompt_counts::{PromptCounts, PromptSummary};
-pub use prompt_markers::{MarkerIds, Markers};
+pub use config::TeacherConfig;
+pub use encoder::Encoder;
+pub use gate::{Gate, GateMode, GateStats, row_key};
+pub use head::{Head, HeadLoss, ItemVectors, encode_titles};
+pub use metric::{
+    ChoiceMetrics, Rates,
+    matcher::{Found, Matcher},
+};
+pub use model::{AddedTokens, Counts, Layout, Parts, Prepared, Sequence, Side, Teacher};
+pub use projector::Projector;
+pub use prompt::{
+    Prompts,
+    config::{AnswerEnd, Bos, CandidatesConfig, MarkerNames, PromptConfig, Repeated, Template, TitleShown},
+    counts::{PromptCounts, PromptSummary},
+    in_row,
+    markers::{MarkerIds, Markers},
+};
+pub use rank::{RankSettings, Ranker};
 pub use titles::{TitleReport, Titles};
 pub use tokens::{Mark, PromptMode, PromptSource, Prompted};
+pub use train::{
+    CandidateSource, TeacherFitted, TeacherSetup, TrainRow, TrainRows, Validate, fit_teacher, hybrid_probability,
+};

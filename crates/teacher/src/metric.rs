@@ -1,8 +1,10 @@
 //! HR@1 and ValidRatio over candidates, as the original counts them and robustly.
 
+pub mod matcher;
+
 use serde::{Deserialize, Serialize};
 
-use crate::metric_match::{Found, Matcher, legacy_match};
+use self::matcher::{Found, Matcher, legacy_match};
 
 /// What one output is worth.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -125,5 +127,4 @@ impl ChoiceMetrics {
 }
 
 #[cfg(test)]
-#[path = "metric_tests.rs"]
 mod tests;

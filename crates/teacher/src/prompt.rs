@@ -1,5 +1,13 @@
 //! Prompts of token ids from histories and candidates; titles and wordings are tokenised once.
 
+pub mod config;
+pub mod counts;
+mod form;
+pub mod markers;
+mod pieces;
+mod template;
+mod titles;
+
 use std::borrow::Cow;
 
 use anyo_core::{
@@ -9,13 +17,15 @@ use anyo_core::{
 };
 use anyo_lm::{Tokenizer, train::Example};
 
+use self::{
+    config::{AnswerEnd, Bos, PromptConfig},
+    counts::{Counters, PromptCounts, PromptSummary},
+    form::{Form, Segment, Slot},
+    markers::Markers,
+    pieces::{Pieces, TokenLists, with_blank},
+    titles::Special,
+};
 use crate::{
-    prompt_config::{AnswerEnd, Bos, PromptConfig},
-    prompt_counts::{Counters, PromptCounts, PromptSummary},
-    prompt_form::{Form, Segment, Slot},
-    prompt_markers::Markers,
-    prompt_pieces::{Pieces, TokenLists, with_blank},
-    prompt_titles::{self, Special},
     titles::Titles,
     tokens::{Mark, PromptMode, PromptSource, Prompted},
 };
@@ -89,7 +99,7 @@ impl Prompts {
         };
         let markers = Markers::new(&config.markers, tokenizer, vocab_rows);
         let special = Special::new(tokenizer);
-        let mut titles = prompt_titles::titles(config, items, &pieces, &special)?;
+        let mut titles = titles::titles(config, items, &pieces, &special)?;
         let spaced_answer = config.templates[0].cue.ends_with(' ');
         let (mut bare, mut spaced) = (TokenLists::default(), TokenLists::default());
         let mut answers = TokenLists::default();
@@ -121,7 +131,7 @@ impl Prompts {
             spaced,
             answers,
             close: pieces.inner(&config.title.close)?,
-            banned: prompt_titles::banned(tokenizer, &markers, &end),
+            banned: titles::banned(tokenizer, &markers, &end),
             markers,
             end,
             window: config.window,

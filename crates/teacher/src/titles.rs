@@ -18,7 +18,7 @@ use std::{
 use anyo_core::{Result, data::Item};
 use serde::Serialize;
 
-use crate::{metric_match::normalise, prompt_config::Repeated};
+use crate::{metric::matcher::normalise, prompt::config::Repeated};
 
 /// Shown titles of each kind that a report names at most.
 const EXAMPLES: usize = 3;
@@ -231,5 +231,4 @@ fn contained(keys: &[String]) -> Vec<bool> {
 }
 
 #[cfg(test)]
-#[path = "titles_tests.rs"]
 mod tests;

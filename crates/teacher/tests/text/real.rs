@@ -6,7 +6,7 @@ use anyo_core::data::{DataConfig, Dataset, DatasetConfig, load};
 use anyo_lm::Tokenizer;
 use anyo_teacher::{
     Bos, Candidates, ChoiceRow, Draw, Instances, PromptConfig, PromptMode, PromptSource, Prompts,
-    metric_match::{Found, Matcher},
+    metric::matcher::{Found, Matcher},
 };
 
 use crate::{byte, shared, shipped};

@@ -158,5 +158,5 @@ fn in_word(c: char) -> bool {
 }
 
 #[cfg(test)]
-#[path = "metric_match_tests.rs"]
+#[path = "matcher_tests.rs"]
 mod tests;

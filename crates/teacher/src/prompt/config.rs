@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyo_core::config::{Check, Problem};
 use serde::{Deserialize, Serialize};
 
-use crate::template;
+use crate::prompt::template;
 
 /// Shortest marker: a shorter one would be found in ordinary titles.
 const MIN_MARKER: usize = 3;

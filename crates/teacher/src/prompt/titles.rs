@@ -6,10 +6,10 @@ use anyo_core::{Error, Result, data::Item};
 use anyo_lm::Tokenizer;
 
 use crate::{
-    prompt_config::PromptConfig,
-    prompt_markers::Markers,
-    prompt_pieces::{Pieces, with_blank},
-    template::slot_names,
+    prompt::config::PromptConfig,
+    prompt::markers::Markers,
+    prompt::pieces::{Pieces, with_blank},
+    prompt::template::slot_names,
     titles::{TitleReport, Titles},
 };
 

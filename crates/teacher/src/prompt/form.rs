@@ -3,9 +3,9 @@
 use anyo_core::Result;
 
 use crate::{
-    prompt_config::PromptConfig,
-    prompt_pieces::{Pieces, trailing_blank, with_blank},
-    template::{Part, parse},
+    prompt::config::PromptConfig,
+    prompt::pieces::{Pieces, trailing_blank, with_blank},
+    prompt::template::{Part, parse},
 };
 
 /// What stands in front of a title.

@@ -3,7 +3,7 @@
 use anyo_core::Result;
 use anyo_lm::Tokenizer;
 
-use crate::{prompt::Prompts, prompt_config::MarkerNames};
+use crate::{prompt::Prompts, prompt::config::MarkerNames};
 
 /// Ids of the marker tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,205 @@
+//! Configuration of the teacher's model and training; the defaults and their reasons stand in `conf/teacher/*.yaml`.
+
+mod gate;
+mod train;
+
+use std::path::PathBuf;
+
+use anyo_core::{
+    config::{Check, Problem},
+    torch::Dtype,
+};
+use anyo_lm::{LoraConfig, Targets};
+use serde::{Deserialize, Serialize};
+
+pub use gate::{GateConfig, GateName, GateNorm};
+pub use train::{Curriculum, GroupRecipe, Groups, RecipeConfig, TeacherTrainConfig};
+
+/// `teacher:` in the configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherConfig {
+    /// What tables call it.
+    pub name: String,
+    /// `builtin`, or the folder of a language model in Hugging Face format.
+    pub lm: String,
+    /// Number type of the language model; adapters, gate, projector and head are f32.
+    pub dtype: Dtype,
+    /// Run folder of the trained sequence encoder, or `latest`.
+    pub encoder_run: PathBuf,
+    /// Newest items of a history that the prompt shows, at least 1; the encoder sees as many as it was made for.
+    pub window: usize,
+    /// A second BOS stands between prompt and answer and is learned, as in the released code.
+    pub answer_bos: bool,
+    /// Hybrid prompts carry projected item vectors at their markers; false: no projector, prompts are text only.
+    pub injection: bool,
+    /// The added tokens' vectors learn too; false: they stay as drawn. They are saved either way.
+    pub train_tokens: bool,
+    /// The adapters; null: the language model stays as it is.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub lora: Option<LoraPart>,
+    /// What weighs the adapters' experts; null: plain LoRA.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub gate: Option<GateConfig>,
+    /// The head that scores the whole catalogue; null: none.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub head: Option<HeadConfig>,
+    /// The training loop.
+    pub train: TeacherTrainConfig,
+}
+
+/// `teacher.lora:`, adapters on the linears of the language model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoraPart {
+    /// Rank of all experts together.
+    pub rank: i64,
+    /// The scale is alpha / (rank / experts) with a gate, alpha / rank without.
+    pub alpha: f64,
+    /// Dropout before the down projection.
+    pub dropout: f64,
+    /// Which linears: `all-linear`, a list of names, or a regular expression.
+    pub targets: Targets,
+}
+
+/// `teacher.head:`, an extension of the method: every item scored from the last state of the prompt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadConfig {
+    /// What item vectors are made of.
+    pub items: HeadItems,
+    /// Width in which users and items are compared, at least 1.
+    pub dim: i64,
+    /// Compare directions only (cosine).
+    pub normalize: bool,
+    /// Initial factor of the scores, which is learned; above 0.
+    pub scale: f64,
+    /// Learn a number for each item that is added to its score.
+    pub item_bias: bool,
+}
+
+/// What the head's item vectors are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadItems {
+    /// The encoder's item vector: knows nothing of items that are rare in training.
+    Id,
+    /// The title as the bare language model reads it.
+    Title,
+    /// The sum of both, each through a matrix of its own.
+    Both,
+}
+
+impl TeacherConfig {
+    /// The adapters as the language model's crate wants them.
+    pub fn lora_config(&self) -> Option<LoraConfig> {
+        self.lora.as_ref().map(|lora| LoraConfig {
+            rank: lora.rank,
+            alpha: lora.alpha,
+            dropout: lora.dropout,
+            rslora: false,
+            targets: lora.targets.clone(),
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
+            experts: self.gate.as_ref().map(|gate| gate.experts),
+        })
+    }
+
+    /// Whether there is anything to train.
+    pub fn learns(&self) -> bool {
+        self.lora.is_some() || self.injection || self.train_tokens || self.head.is_some()
+    }
+}
+
+impl Check for TeacherConfig {
+    fn problems(&self) -> Vec<Problem> {
+        let mut list = Ranges::default();
+        if self.lm.is_empty() {
+            list.push("lm", "wanted builtin or the folder of a language model, got an empty text".into());
+        }
+        list.at_least("window", self.window as f64, 1.0);
+        if let Some(config) = self.lora_config() {
+            for message in config.problems() {
+                list.push("lora", message);
+            }
+            if let Some(experts) = config.experts.filter(|&e| e > 0 && config.rank % e != 0) {
+                list.push("lora.rank", format!("wanted a multiple of {experts} experts, got {}", config.rank));
+            }
+        }
+        if let Some(gate) = &self.gate {
+            list.nested("gate", gate);
+            if self.lora.is_none() {
+                list.push("gate", "a gate weighs the experts of teacher.lora, which is null".into());
+            }
+        }
+        if let Some(head) = &self.head {
+            list.nested("head", head);
+        }
+        list.nested("train", &self.train);
+        let train = &self.train;
+        if train.epochs > 0 && !self.learns() {
+            list.push("train.epochs", "nothing learns (no lora, injection, tokens or head): wanted 0".into());
+        }
+        if train.choice_share < 1.0 && train.open_lm_weight == 0.0 && (self.head.is_none() || train.head_weight == 0.0)
+        {
+            list.push(
+                "train.choice_share",
+                "open prompts have no loss here (no head, open_lm_weight 0): wanted 1".into(),
+            );
+        }
+        if !self.injection && train.curriculum != Curriculum::AlwaysText && train.epochs > 0 {
+            list.push("train.curriculum", "without teacher.injection every prompt is text: wanted always_text".into());
+        }
+        list.0
+    }
+}
+
+impl Check for HeadConfig {
+    fn problems(&self) -> Vec<Problem> {
+        let mut list = Ranges::default();
+        list.at_least("dim", self.dim as f64, 1.0);
+        list.positive("scale", self.scale);
+        list.0
+    }
+}
+
+/// Collects range problems with few words.
+#[derive(Debug, Default)]
+pub(crate) struct Ranges(pub(crate) Vec<Problem>);
+
+impl Ranges {
+    pub(crate) fn push(&mut self, key: &str, message: String) {
+        self.0.push(Problem::new(key, message));
+    }
+
+    pub(crate) fn at_least(&mut self, key: &str, got: f64, low: f64) {
+        if got < low {
+            self.push(key, format!("wanted at least {low}, got {got}"));
+        }
+    }
+
+    pub(crate) fn positive(&mut self, key: &str, got: f64) {
+        if !(got > 0.0 && got.is_finite()) {
+            self.push(key, format!("wanted a number above 0, got {got}"));
+        }
+    }
+
+    pub(crate) fn not_negative(&mut self, key: &str, got: f64) {
+        if !(got >= 0.0 && got.is_finite()) {
+            self.push(key, format!("wanted a number from 0 up, got {got}"));
+        }
+    }
+
+    pub(crate) fn share(&mut self, key: &str, got: f64) {
+        if !(0.0..=1.0).contains(&got) {
+            self.push(key, format!("wanted 0 to 1, got {got}"));
+        }
+    }
+
+    pub(crate) fn nested(&mut self, key: &str, part: &impl Check) {
+        self.0.extend(part.problems().into_iter().map(|problem| problem.under(key)));
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,186 @@
+//! The scoring head, an extension of the method: one number for each item of the catalogue from one forward pass.
+//!
+//! The user is the language model's last state at the last token of the prompt; an item is the encoder's vector, its title
+//! as the bare language model reads it, or both. The tables are frozen, the matrices that lead from them to the common
+//! width are learned with a full softmax over the catalogue. Titles make items rankable that training hardly shows.
+//!
+//! Not in the paper: iLoRA answers by generating one of 20 listed titles (specs: section 8, option C).
+
+mod titles;
+
+use anyo_core::{
+    Error, Result,
+    torch::{Init, Params, dims},
+};
+use anyo_lm::train::{CrossEntropy, TokenLoss};
+use tch::{Kind, Tensor, no_grad};
+
+use crate::config::{HeadConfig, HeadItems};
+pub use titles::encode_titles;
+
+/// The head's learned matrices and its frozen tables. Axes: B rows, I items, D language model, d encoder, h head.
+#[derive(Debug)]
+pub struct Head {
+    normalize: bool,
+    user: (Tensor, Tensor), // [h,D], [h]
+    id: Option<Part>,       // from [I,d]
+    title: Option<Part>,    // from [I,D]
+    log_scale: Tensor,      // [1]
+    bias: Option<Tensor>,   // [I]
+}
+
+/// A frozen table `[I,n]` with the matrix `[h,n]` it goes through.
+#[derive(Debug)]
+struct Part {
+    table: Tensor,
+    weight: Tensor,
+}
+
+/// Vectors of all items as the head compares them, for scoring many rows: `[I,h]`, and the bias `[I]`.
+#[derive(Debug)]
+pub struct ItemVectors {
+    /// `[I,h]`, the learned factor in it.
+    pub vectors: Tensor,
+    /// `[I]`.
+    pub bias: Option<Tensor>,
+}
+
+/// Loss over rows and what to differentiate for its gradients.
+#[derive(Debug)]
+pub struct HeadLoss {
+    /// Sum of the rows' cross-entropies in nats, one f64.
+    pub sum: Tensor,
+    /// A number whose gradients are those of the sum times the scale that was asked for.
+    pub surrogate: Tensor,
+}
+
+impl Head {
+    /// New weights under names that begin with `head.`, for users of width `d_lm` and the frozen tables of item vectors
+    /// `[I,d]` and title encodings `[I,D]`; the latter is needed unless `items: id`.
+    ///
+    /// # Errors
+    /// When a table is missing or has another number of items, or memory runs out.
+    pub fn new(
+        config: &HeadConfig,
+        d_lm: i64,
+        items: &Tensor,
+        titles: Option<&Tensor>,
+        params: &mut Params,
+        seed: u64,
+    ) -> Result<Self> {
+        let [n_items, d] = dims("item vectors", items, ["I", "d"])?;
+        let h = config.dim;
+        let user = (
+            params.create("head.user.weight", &[h, d_lm], Init::KaimingUniform, seed)?,
+            params.create("head.user.bias", &[h], Init::Zeros, seed)?,
+        );
+        let mut part = |name: &str, table: &Tensor, width: i64| -> Result<Part> {
+            Ok(Part {
+                table: standardised(table)?.f_to_device(params.device())?,
+                weight: params.create(format!("head.{name}.weight"), &[h, width], Init::KaimingUniform, seed)?,
+            })
+        };
+        let id = match config.items {
+            HeadItems::Title => None,
+            HeadItems::Id | HeadItems::Both => Some(part("id", items, d)?),
+        };
+        let title = match (config.items, titles) {
+            (HeadItems::Id, _) => None,
+            (_, None) => return Err(Error::invalid("the scoring head needs the titles' encodings")),
+            (_, Some(titles)) => {
+                let [n, width] = dims("title encodings", titles, ["I", "D"])?;
+                if n != n_items {
+                    return Err(Error::invalid(format!("{n} title encodings for {n_items} items")));
+                }
+                Some(part("title", titles, width)?)
+            }
+        };
+        let log_scale = params.create("head.log_scale", &[1], Init::Constant(config.scale.ln() as f32), seed)?;
+        let bias = match config.item_bias {
+            true => Some(params.create("head.bias", &[n_items], Init::Zeros, seed)?),
+            false => None,
+        };
+        Ok(Self { normalize: config.normalize, user, id, title, log_scale, bias })
+    }
+
+    /// Vectors of all items, with a graph where gradients are on. Compute them once for many rows.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn items(&self) -> Result<ItemVectors> {
+        let mut sum: Option<Tensor> = None;
+        for part in self.id.iter().chain(&self.title) {
+            let vectors = part.table.f_linear(&part.weight, None::<&Tensor>)?;
+            sum = Some(match sum {
+                Some(sum) => sum.f_add(&vectors)?,
+                None => vectors,
+            });
+        }
+        let vectors = sum.ok_or_else(|| Error::invalid("the scoring head has no item vectors"))?;
+        // The learned factor stands with the items: one table and not every batch of users is multiplied.
+        let vectors = self.unit(&vectors)?.f_mul(&self.log_scale.f_exp()?)?;
+        Ok(ItemVectors { vectors, bias: self.bias.as_ref().map(Tensor::shallow_clone) })
+    }
+
+    /// Users `[B,h]` for last states `[B,D]` of any float type.
+    ///
+    /// # Errors
+    /// When the width differs.
+    pub fn users(&self, states: &Tensor) -> Result<Tensor> {
+        let users = states.f_to_kind(Kind::Float)?.f_linear(&self.user.0, Some(&self.user.1))?;
+        self.unit(&users)
+    }
+
+    /// Unit length with `normalize`, otherwise divided so that products of unit-variance vectors have variance 1.
+    fn unit(&self, vectors: &Tensor) -> Result<Tensor> {
+        match self.normalize {
+            true => {
+                let norm = vectors.f_norm_scalaropt_dim(2.0, -1i64, true)?.f_clamp_min(1e-6)?;
+                Ok(vectors.f_div(&norm)?)
+            }
+            false => Ok(vectors.f_mul_scalar((vectors.size()[1] as f64).powf(-0.25))?),
+        }
+    }
+
+    /// Scores of all items `[B,I]` for last states `[B,D]`: one matrix product.
+    ///
+    /// # Errors
+    /// When the width differs.
+    pub fn scores(&self, states: &Tensor, items: &ItemVectors) -> Result<Tensor> {
+        Ok(self.users(states)?.f_linear(&items.vectors, items.bias.as_ref())?)
+    }
+
+    /// Cross-entropy over the catalogue for last states `[B,D]` and their targets `[B]`, in blocks that never hold `[B,I]`
+    /// scores twice; the gradients are those of `scale` times the sum.
+    ///
+    /// # Errors
+    /// When a target is outside the catalogue or memory runs out.
+    pub fn loss(&self, states: &Tensor, targets: &[u32], scale: f64) -> Result<HeadLoss> {
+        let (users, items) = (self.users(states)?, self.items()?);
+        // The bias as one more feature, so that the loss of the language model's head serves here too.
+        let (users, items) = match &items.bias {
+            Some(bias) => (
+                Tensor::f_cat(&[&users, &users.f_narrow(1, 0, 1)?.f_ones_like()?], 1)?,
+                Tensor::f_cat(&[&items.vectors, &bias.f_unsqueeze(1)?], 1)?,
+            ),
+            None => (users, items.vectors),
+        };
+        let targets: Vec<i64> = targets.iter().map(|&item| i64::from(item)).collect();
+        let found: TokenLoss =
+            CrossEntropy::plain().grad(&users.f_detach()?, &items.f_detach()?, &targets, scale, true)?;
+        Ok(HeadLoss { surrogate: found.surrogate(&users, Some(&items))?, sum: found.sum })
+    }
+}
+
+/// A table around 0 with mean square 1, so that both tables meet on one scale whatever they come from.
+fn standardised(table: &Tensor) -> Result<Tensor> {
+    no_grad(|| {
+        let table = table.f_detach()?.f_to_kind(Kind::Float)?;
+        let centred = table.f_sub(&table.f_mean_dim(0, true, Kind::Float)?)?;
+        let rms = centred.f_square()?.f_mean(Kind::Double)?.f_sqrt()?.f_double_value(&[])?;
+        Ok(centred.f_div_scalar(rms.max(1e-8))?)
+    })
+}
+
+#[cfg(test)]
+mod tests;
