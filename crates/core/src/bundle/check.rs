@@ -8,6 +8,7 @@ pub fn list_len(items: &[u32]) -> usize {
 }
 
 /// Checks lists one by one; holds a mark for each item of the catalogue.
+#[derive(Debug)]
 pub(super) struct ListCheck {
     marks: Vec<u32>,
     mark: u32,

@@ -22,6 +22,8 @@ mod open;
 mod parts;
 mod pt;
 pub mod table;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use check::list_len;

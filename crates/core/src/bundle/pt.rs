@@ -154,6 +154,7 @@ fn read_pickle(bytes: &[u8]) -> std::result::Result<(Kind, String, Vec<i64>), St
                 let (arguments, function) = (stack.pop().ok_or_else(short)?, stack.pop().ok_or_else(short)?);
                 stack.push(call(&function, arguments)?);
             }
+            b's' | b'u' | b'a' | b'e' => return Err("it holds something else than one tensor".into()),
             b'.' => break,
             other => return Err(format!("its pickle does something (code {other:#x}) that a tensor does not need")),
         }

@@ -66,12 +66,6 @@ pub struct BundleWriter {
     notes: Vec<String>,
 }
 
-impl std::fmt::Debug for ListCheck {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ListCheck")
-    }
-}
-
 impl BundleWriter {
     /// Starts the bundle `folder`, or continues it where parts of the same spec lie beside it.
     ///

@@ -96,6 +96,13 @@ impl Project {
         self.settle(command)
     }
 
+    /// Another of our binaries in the scratch folder.
+    pub(crate) fn other(&self, program: &str, words: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(words);
+        self.settle(command)
+    }
+
     /// The command inside a shell that first does `before`.
     pub(crate) fn shell(&self, before: &str, words: &[&str]) -> Said {
         let mut command = Command::new("bash");

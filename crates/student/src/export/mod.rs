@@ -45,6 +45,8 @@ pub struct Exported {
     pub rows: usize,
     /// Seconds of this process, from the first batch to the finished bundle.
     pub seconds: f64,
+    /// What a person may want to know, such as a damaged part that was made again.
+    pub notes: Vec<String>,
 }
 
 /// Exports the bundle `folder` from a finished run, or continues it where an export of the same options was cut off.
@@ -70,7 +72,9 @@ pub fn export_bundle(
     let flush = Flush { rows: options.part_rows, time: Duration::from_secs(options.part_seconds) };
     let spec = spec(source, options, pass, of < index.len())?;
     let mut writer = match BundleWriter::open(folder, &spec, flush)? {
-        Opened::Done(manifest) => return Ok(Exported { manifest: *manifest, rows: 0, seconds: 0.0 }),
+        Opened::Done(manifest) => {
+            return Ok(Exported { manifest: *manifest, rows: 0, seconds: 0.0, notes: Vec::new() });
+        }
         Opened::Writer(writer) => *writer,
     };
     let before = writer.rows_done();
@@ -93,9 +97,9 @@ pub fn export_bundle(
             return Err(error);
         }
     }
-    let rows = writer.rows_done() - before;
+    let (rows, notes) = (writer.rows_done() - before, writer.notes().to_vec());
     let manifest = writer.finish(source.item_vectors().as_ref(), &source.dataset)?;
-    Ok(Exported { manifest, rows, seconds: started.elapsed().as_secs_f64() })
+    Ok(Exported { manifest, rows, seconds: started.elapsed().as_secs_f64(), notes })
 }
 
 fn spec(source: &Source, options: &ExportConfig, pass: Pass, some: bool) -> Result<Spec> {
