@@ -8,7 +8,7 @@ mod killed;
 #[allow(dead_code, reason = "shared with another test, which uses all of it")]
 mod project;
 
-use std::process::Child;
+use std::process::{Child, Command};
 
 use project::{Project, SMALL, Said, said};
 
@@ -16,7 +16,9 @@ const EXPORT: &str = env!("CARGO_BIN_EXE_export-bundle");
 const IMPORT: &str = env!("CARGO_BIN_EXE_import-bundle");
 
 fn start(project: &Project, program: &str, words: &[&str]) -> Child {
-    project.other(program, words).spawn().unwrap()
+    let mut command = Command::new(program);
+    command.args(words);
+    project.settle(command).spawn().unwrap()
 }
 
 fn run(project: &Project, program: &str, words: &[&str]) -> Said {

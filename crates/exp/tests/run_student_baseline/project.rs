@@ -96,13 +96,6 @@ impl Project {
         self.settle(command)
     }
 
-    /// Another of our binaries in the scratch folder.
-    pub(crate) fn other(&self, program: &str, words: &[&str]) -> Command {
-        let mut command = Command::new(program);
-        command.args(words);
-        self.settle(command)
-    }
-
     /// The command inside a shell that first does `before`.
     pub(crate) fn shell(&self, before: &str, words: &[&str]) -> Said {
         let mut command = Command::new("bash");
@@ -111,7 +104,8 @@ impl Project {
         Said::new(self.settle(command).output().unwrap())
     }
 
-    fn settle(&self, mut command: Command) -> Command {
+    /// Any command of ours, in the scratch folder.
+    pub(crate) fn settle(&self, mut command: Command) -> Command {
         command.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env("ANYO_CONF", conf()).env("OMP_WAIT_POLICY", "passive");
         command
