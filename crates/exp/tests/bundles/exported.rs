@@ -75,7 +75,7 @@ fn window_lists_are_those_of_the_evaluator_and_sequence_lists_come_near() {
 #[test]
 fn no_list_looks_ahead() {
     // gru4rec has no position vectors, so a place's state depends on the items before it only
-    let project = with_student(&["student=gru4rec", "student.rows=every_position", "student.max_len=50"]);
+    let project = with_student(&["student=gru4rec", "student.rows=every_position", "student.max_len=60"]);
     for (name, pass) in [("sequence", "sequence"), ("window", "window")] {
         let words = ["result/student", "threads=1", &format!("export.pass={pass}"), &format!("run.dir=result/{name}")];
         run(&project, EXPORT, &words).done();
@@ -132,7 +132,10 @@ fn three_files_go_out_and_come_back() {
 
 #[test]
 fn baselines_and_other_positions_export_too() {
-    let project = with_student(&["student=item_knn"]);
+    let project = Project::new();
+    let cache = format!("data.cache={}", project.at("cache").display());
+    let toy = ["dataset.toy.n_users=120", "dataset.toy.n_items=60", "eval.bootstrap=0", "threads=1", &cache];
+    project.run(&[&toy[..], &["student=item_knn", "run.dir=result/student"]].concat()).done();
     let words = ["result/student", "threads=1", "run.dir=result/e", "export.position=valid"];
     let told = run(&project, EXPORT, &words).done();
     assert!(told.out.contains("no item vectors") && told.out.contains("valid rows"), "{}", told.out);
