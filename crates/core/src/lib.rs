@@ -2,6 +2,8 @@
 //!
 //! Feature `data` adds polars (reading tables), feature `torch` adds tch (tensors).
 
+#[cfg(all(feature = "data", feature = "torch"))]
+pub mod bundle;
 pub mod cli;
 pub mod config;
 pub mod data;

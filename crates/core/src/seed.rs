@@ -18,6 +18,8 @@ pub enum Stream {
     Data,
     /// Resampling in confidence intervals.
     Bootstrap,
+    /// Which training rows a teacher labels.
+    Labelled,
 }
 
 /// A 64-bit seed that depends on every argument.

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyo_core::config::{SearchPath, compose_all};
 use anyo_student::BaselineRunConfig;
 
-use crate::run_lm;
+use crate::{bundles, run_lm};
 
 /// Stand for the values that a user must give (`???`).
 const GIVEN: &[&str] = &["dataset.path=my.csv", "dataset.columns.user=user", "dataset.columns.item=item"];
@@ -17,6 +17,11 @@ pub fn compose_conf(conf: &Path) -> Vec<(String, Result<usize, String>)> {
     let compose = |name: &str| {
         let composed = match name {
             "run-student-baseline" => compose_all::<BaselineRunConfig>(&search, name, GIVEN),
+            "export-bundle" => compose_all::<bundles::ExportRunConfig>(&search, name, &["student_run=latest"]),
+            "import-bundle" => {
+                let given: Vec<&str> = ["from=lists.tsv", "position=train"].iter().chain(GIVEN).copied().collect();
+                compose_all::<bundles::ImportRunConfig>(&search, name, &given)
+            }
             "run-lm-generate" => compose_all::<run_lm::GenerateConfig>(&search, name, &["prompt=Hello"]),
             "run-lm-chat" => compose_all::<run_lm::ChatConfig>(&search, name, &[]),
             "run-lm-score" => {

@@ -1,6 +1,7 @@
 //! Composition root: nothing but the binaries and their integration tests.
 
 pub mod bench_student;
+pub mod bundles;
 pub mod compose;
 pub mod doctor;
 pub mod recommend;

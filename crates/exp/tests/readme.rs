@@ -82,7 +82,11 @@ fn few(word: &str) -> String {
 fn shrunken(binary: &str, args: &[String], folder: &Path, data: Option<&Path>) -> Result<Vec<String>, &'static str> {
     let has = |word: &str| args.iter().any(|a| a == word);
     let looks_only = ["--help", "--version", "--cfg", "--info", "-h", "-V"].iter().any(|flag| has(flag));
-    if binary == "recommend" || has("--from") || has("--resume") {
+    if binary == "import-bundle" {
+        // its lists are the reader's own
+        return Ok(args.iter().cloned().chain(["--cfg", "job"].map(str::to_owned)).collect());
+    }
+    if ["recommend", "export-bundle"].contains(&binary) || has("--from") || has("--resume") {
         let earlier = folder.join("result").is_dir();
         // these take the small sizes over from the run that they name
         return if earlier { Ok(args.to_vec()) } else { Err("no earlier run, because the data is not there") };

@@ -4,6 +4,7 @@ pub mod baselines;
 pub mod batch;
 pub mod config;
 pub mod dropout;
+mod export;
 mod layers;
 pub mod loss;
 mod network;
@@ -20,6 +21,7 @@ mod sasrec;
 mod sasrec_dllm2rec;
 
 pub use caser::Caser;
+pub use export::{ExportConfig, ExportProgress, Exported, Pass, Source, export_bundle};
 pub use gru4rec::Gru4rec;
 pub use network::Network;
 pub use pipeline::{BaselineRunConfig, MODEL_FILE, run_student_baseline};

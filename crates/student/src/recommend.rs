@@ -72,7 +72,13 @@ impl Loaded {
     }
 }
 
-fn open_student(run: &Path, config: &BaselineRunConfig, dataset: &Dataset, device: DeviceChoice) -> Result<Student> {
+/// The trained network of the run in the folder `run`.
+pub(crate) fn open_student(
+    run: &Path,
+    config: &BaselineRunConfig,
+    dataset: &Dataset,
+    device: DeviceChoice,
+) -> Result<Student> {
     let path = run.join(MODEL_FILE);
     if !path.is_file() {
         return Err(Error::Checkpoint {

@@ -26,6 +26,7 @@ mod single;
 
 use std::{
     env,
+    ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -66,6 +67,15 @@ where
     enter(app, |session| start(session, body))
 }
 
+/// As [`run`] with the words of the command line, the binary's name first, as the caller has them: for a binary that
+/// also takes a plain word and turns it into an override.
+pub fn run_words<C>(app: &App, argv: Vec<OsString>, body: impl FnOnce(C, &mut Run) -> Result<()>) -> ExitCode
+where
+    C: Serialize + DeserializeOwned + Check,
+{
+    enter_with(app, argv, |session| start(session, body))
+}
+
 /// As [`run`] for a program that answers on stdout and keeps nothing: no run folder, no sweep.
 ///
 /// Exit codes: 0 done, 1 it failed, 2 bad command or configuration, 130 interrupted.
@@ -97,8 +107,11 @@ where
 
 /// Reads the flags of this process and hands them on; a panic becomes one line.
 fn enter(app: &App, body: impl FnOnce(&Session<'_>) -> u8) -> ExitCode {
+    enter_with(app, env::args_os().collect(), body)
+}
+
+fn enter_with(app: &App, argv: Vec<OsString>, body: impl FnOnce(&Session<'_>) -> u8) -> ExitCode {
     guard::install();
-    let argv: Vec<_> = env::args_os().collect();
     let mut words = argv.clone();
     if app.subcommand.is_some() && words.len() > 1 {
         words.remove(1);

@@ -11,6 +11,8 @@ mod find;
 #[cfg(feature = "data")]
 mod load;
 #[cfg(feature = "data")]
+pub(crate) mod number_table;
+#[cfg(feature = "data")]
 mod parquet;
 #[cfg(feature = "data")]
 mod read;
@@ -19,6 +21,7 @@ mod rows;
 mod sources;
 #[cfg(feature = "data")]
 mod split;
+mod target_index;
 #[cfg(feature = "data")]
 mod title;
 #[cfg(feature = "data")]
@@ -35,3 +38,4 @@ pub use load::load;
 #[cfg(feature = "data")]
 pub use parquet::{Column, write_parquet};
 pub use rows::Rows;
+pub use target_index::TargetIndex;

@@ -39,5 +39,7 @@ pub use per_user::write_per_user;
 #[cfg(feature = "torch")]
 pub use ranker::rank_rows;
 pub use ranking::Ranking;
+#[cfg(all(feature = "data", feature = "torch"))]
+pub(crate) use scan::{Scratch, rank_row};
 pub use summary::{Estimate, Summary};
 pub use table::Comparison;

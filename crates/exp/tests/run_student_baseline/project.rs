@@ -104,7 +104,8 @@ impl Project {
         Said::new(self.settle(command).output().unwrap())
     }
 
-    fn settle(&self, mut command: Command) -> Command {
+    /// Any command of ours, in the scratch folder.
+    pub(crate) fn settle(&self, mut command: Command) -> Command {
         command.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env("ANYO_CONF", conf()).env("OMP_WAIT_POLICY", "passive");
         command

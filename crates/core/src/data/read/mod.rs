@@ -18,7 +18,7 @@ use super::config::Format;
 use crate::{Error, Result};
 
 /// An [`Error::Data`] with a hint.
-pub(super) fn data_error(path: &Path, line: Option<u64>, message: impl Into<String>, hint: &str) -> Error {
+pub(in crate::data) fn data_error(path: &Path, line: Option<u64>, message: impl Into<String>, hint: &str) -> Error {
     let hint = (!hint.is_empty()).then(|| hint.to_owned());
     Error::Data { path: path.to_owned(), line, message: message.into(), hint }
 }
