@@ -111,15 +111,21 @@ impl KvCache {
         self.len += s as i64;
     }
 
-    /// Row i of the result is row `rows[i]`.
+    /// Row i of the result is row `rows[i]`; the room for further positions is that of this cache.
     pub(crate) fn select(&self, rows: &[i64]) -> Result<Self> {
         if let Some(&bad) = rows.iter().find(|&&row| row < 0 || row >= self.rows) {
             return Err(Error::invalid(format!("row {bad} of a cache with {} rows", self.rows)));
         }
         no_grad(|| {
+            let index = Tensor::f_from_slice(rows)?;
             let pick = |t: &Tensor, axis: i64| -> Result<Tensor> {
-                let index = Tensor::f_from_slice(rows)?.f_to_device(t.device())?;
-                Ok(t.f_narrow(axis, 0, self.len)?.f_index_select(0, &index)?)
+                let mut size = t.size();
+                size[0] = rows.len() as i64;
+                let picked = Tensor::f_empty(&size, (t.kind(), t.device()))?;
+                let _ = t
+                    .f_narrow(axis, 0, self.len)?
+                    .f_index_select_out(&picked.f_narrow(axis, 0, self.len)?, 0, &index.f_to_device(t.device())?)?;
+                Ok(picked)
             };
             let filled = |t: &Option<Tensor>, axis: i64| -> Result<Option<Tensor>> {
                 t.as_ref().filter(|_| self.len > 0).map(|t| pick(t, axis)).transpose()

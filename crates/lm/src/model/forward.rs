@@ -184,6 +184,10 @@ impl Causal for CausalLm {
         cache.select(rows)
     }
 
+    fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        CausalLm::embed(self, ids)
+    }
+
     /// States after the final norm. [`Pass::checkpointing`] cannot be followed here, because libtorch's autograd takes no
     /// function of ours: a trainer calls [`CausalLm::backward_checkpointed`].
     fn hidden(&self, input: &LmInput, cache: Option<&mut KvCache>, pass: &Pass<'_>) -> Result<Tensor> {
