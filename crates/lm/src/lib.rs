@@ -10,6 +10,8 @@ mod causal;
 pub mod chat;
 pub mod config;
 mod dropout;
+#[doc(hidden)]
+pub mod fuzz;
 mod gated;
 pub mod generate;
 mod linear;

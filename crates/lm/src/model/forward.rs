@@ -201,6 +201,7 @@ impl Causal for CausalLm {
         if input.documents.is_some() {
             return Err(Error::invalid("packed documents do not go with a cache"));
         }
+        cache.reserve(s as usize, [self.config.n_kv_heads, self.config.head_dim], (self.kind, self.device))?;
         let (x, shared) = self.prepare(input, past)?;
         if self.rope.has_two() {
             let long = self.rope.is_long(past + s as usize);

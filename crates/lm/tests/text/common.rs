@@ -105,8 +105,7 @@ impl Causal for Tiny {
         let places = (mask.cumsum(1, Kind::Int64) - 1).clamp_min(0).narrow(1, past, len);
         assert!(i64::try_from(&places.max()).unwrap() < self.max_positions as i64, "a position beyond the context");
         let embedded = input.embeddings.as_ref().map_or_else(|| self.embed(&input.ids).unwrap(), Tensor::shallow_clone);
-        let mut x = embedded.reshape([rows * len, -1])
-            + self.positions.index_select(0, &places.contiguous().view(-1));
+        let mut x = embedded.reshape([rows * len, -1]) + self.positions.index_select(0, &places.contiguous().view(-1));
         if let Some(gate) = pass.gate {
             assert_eq!(gate.size()[0], rows);
             x = x.view([rows, len, -1]) * gate.unsqueeze(-1);

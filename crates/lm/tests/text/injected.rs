@@ -184,9 +184,8 @@ fn lists_that_fill_the_context_only_alone() {
 fn bad_injections_are_one_message() {
     let (model, _) = open("llama_gqa");
     let zeros = |n: i64, d: i64| Tensor::zeros([n, d], (Kind::Float, Device::Cpu));
-    let refused = |places: &[usize], vectors: &Tensor| {
-        Injected::new(places.to_vec(), vectors).map(drop).unwrap_err().to_string()
-    };
+    let refused =
+        |places: &[usize], vectors: &Tensor| Injected::new(places.to_vec(), vectors).map(drop).unwrap_err().to_string();
     assert_eq!(refused(&[1, 2], &zeros(1, 32)), "1 injected vectors for 2 places");
     assert!(refused(&[1, 1], &zeros(2, 32)).contains("place 1 is given two"));
     assert!(refused(&[1], &zeros(1, 32).to_kind(Kind::Int64)).contains("Int64"));
@@ -203,8 +202,7 @@ fn bad_injections_are_one_message() {
         let config = SamplingConfig::greedy(2);
         let texts = [vec![3]];
         let lists = [texts.as_slice(); 2];
-        let first =
-            generate(&model, &tokenizer("bpe"), prompts, &config, pass, &mut |_, _| ControlFlow::Continue(()));
+        let first = generate(&model, &tokenizer("bpe"), prompts, &config, pass, &mut |_, _| ControlFlow::Continue(()));
         for text in [
             first.map(drop).unwrap_err().to_string(),
             score_lists(&model, prompts, &lists, 4, pass).unwrap_err().to_string(),
