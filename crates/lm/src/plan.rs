@@ -188,8 +188,10 @@ impl Plan {
                 let (begin, end) = (found.kept + block + head + beside, plan.bytes("gradients") + found.layer);
                 let all = plan.bytes("gradients") + found.kept + found.passing + block + head;
                 let without_holes = begin.max(end) + found.passing;
-                // Gradients of all weights fill the holes of the forward pass; those of adapters are too few to.
-                let peak = without_holes.max(begin - beside + found.holes + found.passing);
+                // Gradients of all weights fill the holes that all layers left; those of adapters are too few to, and with
+                // recomputed layers gradients and holes come in turn.
+                let filled = if *checkpointing { 0 } else { beside };
+                let peak = without_holes.max(begin - filled + found.holes + found.passing);
                 if peak > all {
                     plan.push("holes", peak - all, "of the forward pass in the heap".into());
                 }

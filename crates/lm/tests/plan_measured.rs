@@ -293,7 +293,7 @@ fn measured() {
 }
 
 #[test]
-fn training_stays_within_15_percent() {
+fn estimates_stay_within_15_percent() {
     for case in GUARDED {
         let ratio = ratio(case);
         assert!((0.85..1.15).contains(&ratio), "{case}: {ratio:.3}");

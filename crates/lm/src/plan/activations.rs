@@ -69,7 +69,15 @@ impl Shape {
             true => self.e * (4 * self.d + 3 * self.f) + rounding,
             false => self.e * (4 * self.d + 4 * self.f),
         };
-        self.tokens * mlp.max(attention)
+        // The MLP's tensors are wider than the holes that attention's leave.
+        let holes = if self.f > self.q { self.e * self.attention_holes() } else { 0 };
+        self.tokens * (mlp + holes).max(attention)
+    }
+
+    /// Numbers for each token that attention makes and drops: queries, keys and values before the rotation, two more of the
+    /// queries in it, two of the keys, and one that is repeated.
+    fn attention_holes(&self) -> u64 {
+        3 * self.q + 4 * self.k
     }
 }
 
@@ -112,10 +120,9 @@ impl Activations {
         let n_adapters = n_of(&before) + n_of(&gates) + n_of(&["o_proj", "down_proj"]);
         let adapters = 4 * copies * inputs + n_adapters * inner;
         let layer = t * (norm(learns(&before)) + norm(learns(&gates)) + attention + mlp + adapters);
-        // Attention: queries, keys and values before the rotation, two more of the queries in it, two of the keys that are
-        // repeated. MLP: what comes out of the norm, the product and the output of `down_proj`.
+        // The MLP's half: what comes out of the norm, the product and the output of `down_proj`.
         let unkept = |names: &[&str], width: u64| if learns(names) { 0 } else { width };
-        let half = 3 * q + 4 * k + unkept(&gates, d) + unkept(&["down_proj"], f) + d;
+        let half = s.attention_holes() + unkept(&gates, d) + unkept(&["down_proj"], f) + d;
         // LLM.int8 in front of `down_proj`: the rounded input, its difference and the sum.
         let half = half + if s.int8 { 3 * f } else { 0 };
 
@@ -129,7 +136,11 @@ impl Activations {
         // In the MLP: gradients of product, silu, up and gate beside that of the residual; in attention those of
         // output, queries, keys and values.
         let passing = t * e * (2 * d + (3 * f).max(2 * q + 2 * keys));
-        let holes = t * e * half * if checkpointing { 1 } else { s.layers };
+        let holes = match checkpointing {
+            // Those of one layer, behind those of the forward pass, which keeps nothing of its layers.
+            true => t * e * half + s.inference(),
+            false => t * e * half * s.layers,
+        };
         Self { kept: kept + head + mask, passing, layer, holes }
     }
 }
