@@ -25,7 +25,7 @@ use anyo_lm::{
 };
 use tch::{Device, Kind, Tensor};
 
-/// What the specification lists; `b` and `c` were not looked at while the plan was developed.
+/// What the specification lists.
 const CASES: [&str; 29] = [
     "a f32 b4 s512",
     "a bf16 b4 s256",
@@ -121,7 +121,7 @@ fn parse(text: &str) -> Case {
     Case { shape: words[0].to_owned(), request, kind, sample: has("sample"), gated: has("gated") }
 }
 
-/// `a` is the shape that the plan was developed on; `b` and `c` are held out; `w` warms up, and `x` does with fused layers.
+/// `a` is the shape that the plan was developed on, `b` and `c` are others to check it; `w` warms up, and `x` does with fused layers.
 fn config(shape: &str) -> LmConfig {
     // vocabulary, width, inside, layers, heads, key heads
     let (n, tied, class) = match shape {
