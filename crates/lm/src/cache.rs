@@ -1,7 +1,7 @@
 //! Keys and values of the tokens so far.
 
 use anyo_core::{Error, Result};
-use tch::{Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 /// Smallest number of positions that room is made for.
 const FIRST_ROOM: i64 = 64;
@@ -36,7 +36,7 @@ fn write_behind(slot: &mut Option<Tensor>, new: &Tensor, axis: i64, len: i64, ma
     let buffer = match slot.take() {
         Some(buffer) if room >= total => buffer,
         old => {
-            let room = total.max((2 * room).max(total + total / 4).max(FIRST_ROOM).min(max));
+            let room = room_for(total, room, max);
             let mut size = new.size();
             size[axis as usize] = room;
             let grown = Tensor::f_empty(&size, (new.kind(), new.device()))?;
@@ -50,6 +50,11 @@ fn write_behind(slot: &mut Option<Tensor>, new: &Tensor, axis: i64, len: i64, ma
     let filled = buffer.f_narrow(axis, 0, total)?;
     *slot = Some(buffer);
     Ok(filled)
+}
+
+/// Positions to make room for when `total` are needed and there is room for `room`.
+fn room_for(total: i64, room: i64, max: i64) -> i64 {
+    total.max((2 * room).max(total + total / 4).max(FIRST_ROOM).min(max))
 }
 
 impl KvCache {
@@ -87,6 +92,21 @@ impl KvCache {
         tensors.flatten().map(|t| t.numel() * t.kind().elt_size_in_bytes()).sum()
     }
 
+    /// Makes the room that the first `s` positions will ask for, in all layers at once. Later, between the activations of
+    /// a pass, each layer's room would leave holes in the heap that nothing fits.
+    pub(crate) fn reserve(&mut self, s: usize, [heads, width]: [usize; 2], options: (Kind, Device)) -> Result<()> {
+        if self.len > 0 {
+            return Ok(());
+        }
+        let size = [self.rows, heads as i64, room_for(s as i64, 0, self.max), width as i64];
+        for slot in self.layers.iter_mut().flat_map(|layer| [&mut layer.keys, &mut layer.values]) {
+            if slot.is_none() {
+                *slot = Some(Tensor::f_empty(size, options)?);
+            }
+        }
+        Ok(())
+    }
+
     /// Writes keys and values `[B,Hkv,S,Dh]` of `layer` behind the filled positions and returns all of them,
     /// `[B,Hkv,len + S,Dh]`. The length changes with [`KvCache::advance`], once all layers are through.
     pub(crate) fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<(Tensor, Tensor)> {
@@ -111,15 +131,23 @@ impl KvCache {
         self.len += s as i64;
     }
 
-    /// Row i of the result is row `rows[i]`.
+    /// Row i of the result is row `rows[i]`; the room for further positions is that of this cache.
     pub(crate) fn select(&self, rows: &[i64]) -> Result<Self> {
         if let Some(&bad) = rows.iter().find(|&&row| row < 0 || row >= self.rows) {
             return Err(Error::invalid(format!("row {bad} of a cache with {} rows", self.rows)));
         }
         no_grad(|| {
+            let index = Tensor::f_from_slice(rows)?;
             let pick = |t: &Tensor, axis: i64| -> Result<Tensor> {
-                let index = Tensor::f_from_slice(rows)?.f_to_device(t.device())?;
-                Ok(t.f_narrow(axis, 0, self.len)?.f_index_select(0, &index)?)
+                let mut size = t.size();
+                size[0] = rows.len() as i64;
+                let picked = Tensor::f_empty(&size, (t.kind(), t.device()))?;
+                let _ = t.f_narrow(axis, 0, self.len)?.f_index_select_out(
+                    &picked.f_narrow(axis, 0, self.len)?,
+                    0,
+                    &index.f_to_device(t.device())?,
+                )?;
+                Ok(picked)
             };
             let filled = |t: &Option<Tensor>, axis: i64| -> Result<Option<Tensor>> {
                 t.as_ref().filter(|_| self.len > 0).map(|t| pick(t, axis)).transpose()
@@ -136,8 +164,6 @@ impl KvCache {
 
 #[cfg(test)]
 mod tests {
-    use tch::{Device, Kind};
-
     use super::*;
 
     #[test]

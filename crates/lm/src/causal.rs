@@ -32,6 +32,12 @@ pub trait Causal {
     /// continuations).
     fn select_rows(&self, cache: &Self::Cache, rows: &[i64]) -> Result<Self::Cache>;
 
+    /// Vectors of token ids `[B,S]`, `[B,S,D]`: for [`LmInput::embeddings`] with some of them replaced.
+    ///
+    /// # Errors
+    /// When an id lies outside the vocabulary.
+    fn embed(&self, ids: &Tensor) -> Result<Tensor>;
+
     /// States after the final norm `[B,S,D]`; appends to `cache` where one is given.
     ///
     /// # Errors

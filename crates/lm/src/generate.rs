@@ -2,6 +2,7 @@
 
 mod batch;
 mod config;
+mod prompt;
 mod sampler;
 mod score;
 mod stop;
@@ -10,49 +11,16 @@ mod stream;
 use std::ops::ControlFlow;
 
 use anyo_core::{Error, Result};
+use tch::Tensor;
 
 use crate::{Causal, Pass, Tokenizer};
 
 pub use config::SamplingConfig;
+pub use prompt::{Injected, Prompt};
 pub use sampler::{Sampler, draw};
-pub use score::{Score, score, score_text};
+pub use score::{Score, score, score_lists, score_text};
 pub use stop::{Released, StopMatcher};
 pub use stream::TextStream;
-
-/// What to continue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prompt {
-    /// Token ids, at least one.
-    pub ids: Vec<u32>,
-    /// Seed of this row in place of the configuration's, for several texts from one prompt.
-    pub seed: Option<u64>,
-    /// Whether the new text stands behind the prompt's, as in a story: then a blank between them belongs to it. Decoders
-    /// drop the blank in front of a text of its own, such as an answer.
-    pub continues: bool,
-}
-
-impl Prompt {
-    /// A prompt of token ids.
-    pub fn new(ids: Vec<u32>) -> Self {
-        Self { ids, seed: None, continues: false }
-    }
-
-    /// A prompt of a text, with what the model expects in front of it (a bos).
-    ///
-    /// # Errors
-    /// When the text cannot be tokenised.
-    pub fn text(tokenizer: &Tokenizer, text: &str) -> Result<Self> {
-        Ok(Self { continues: true, ..Self::new(tokenizer.encode(text, true)?) })
-    }
-
-    /// A prompt of a rendered chat, which has its special tokens already.
-    ///
-    /// # Errors
-    /// When the text cannot be tokenised.
-    pub fn chat(tokenizer: &Tokenizer, rendered: &str) -> Result<Self> {
-        Ok(Self::new(tokenizer.encode(rendered, false)?))
-    }
-}
 
 /// Why a text ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,13 +57,14 @@ pub type OnText<'a> = dyn FnMut(usize, &str) -> ControlFlow<()> + 'a;
 
 /// Continues prompts together, in one batch padded on the left; rows that ended are dropped from the batch.
 ///
-/// `pass.gate` `[B,E]` and `pass.base_only` apply to the rows; dropout and checkpointing are off. `on_text` gets whole
+/// `pass.gate` `[B,E]` has one row for each prompt and follows it as rows leave the batch; `pass.base_only` applies to
+/// all; dropout and checkpointing are off. `on_text` gets whole
 /// characters only, and never text that turns out to be part of a stop string. A row's text depends on its prompt and
 /// seed, not on the batch around it, up to the rounding of matrix products of another size.
 ///
 /// # Errors
-/// When a setting is out of range, a prompt is empty, longer than the context or holds ids outside the vocabulary, or
-/// the model's logits are not finite.
+/// When a setting is out of range, a prompt is empty, longer than the context or holds ids outside the vocabulary,
+/// injected vectors do not fit, the gate has not one row for each prompt, or the model's logits are not finite.
 pub fn generate<M: Causal>(
     model: &M,
     tokenizer: &Tokenizer,
@@ -105,18 +74,36 @@ pub fn generate<M: Causal>(
     on_text: &mut OnText<'_>,
 ) -> Result<Vec<Generated>> {
     config.check()?;
-    check_prompts(model, prompts)?;
+    for (row, prompt) in prompts.iter().enumerate() {
+        check_prompt(model, &format!("prompt {row}"), prompt)?;
+    }
+    check_gate_rows(pass, prompts.len())?;
     if prompts.is_empty() {
         return Ok(Vec::new());
     }
     tch::no_grad(|| batch::Batch::start(model, tokenizer, prompts, config, pass)?.run(on_text))
 }
 
-fn check_prompts<M: Causal>(model: &M, prompts: &[Prompt]) -> Result<()> {
-    for (row, prompt) in prompts.iter().enumerate() {
-        check_ids(model, &format!("prompt {row}"), &prompt.ids)?;
+/// A prompt that a model can read; that injected vectors have the model's width is checked with its embeddings at hand.
+fn check_prompt<M: Causal>(model: &M, what: &str, prompt: &Prompt) -> Result<()> {
+    check_ids(model, what, &prompt.ids)?;
+    let n = prompt.ids.len();
+    match prompt.injected.iter().flat_map(Injected::places).find(|&&place| place >= n) {
+        None => Ok(()),
+        Some(place) => Err(Error::invalid(format!(
+            "a vector is injected at place {place} of {what}, which has {n} tokens, counted from 0"
+        ))),
     }
-    Ok(())
+}
+
+/// The gate is picked apart by rows before a model sees it.
+fn check_gate_rows(pass: &Pass<'_>, prompts: usize) -> Result<()> {
+    match pass.gate.filter(|_| !pass.base_only).map(Tensor::size) {
+        Some(size) if size.len() != 2 || size[0] != prompts as i64 => Err(Error::invalid(format!(
+            "the gate has the shape {size:?}, wanted [{prompts}, E]: one row for each prompt"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Ids that a model can read: some, not too many, all in its vocabulary.
@@ -144,6 +131,6 @@ fn check_ids<M: Causal>(model: &M, what: &str, ids: &[u32]) -> Result<()> {
 }
 
 /// Ids as the i64 that the model takes.
-fn tensor_of(ids: &[i64], shape: &[i64], device: tch::Device) -> Result<tch::Tensor> {
-    Ok(tch::Tensor::f_from_slice(ids)?.f_view(shape)?.f_to_device(device)?)
+fn tensor_of(ids: &[i64], shape: &[i64], device: tch::Device) -> Result<Tensor> {
+    Ok(Tensor::f_from_slice(ids)?.f_view(shape)?.f_to_device(device)?)
 }

@@ -9,6 +9,8 @@ mod cache;
 mod causal;
 pub mod chat;
 pub mod config;
+#[doc(hidden)]
+pub mod fuzz;
 mod gated;
 pub mod generate;
 mod linear;

@@ -6,6 +6,7 @@
 
 pub(crate) mod convert;
 mod header;
+mod loose;
 mod write;
 
 use std::{

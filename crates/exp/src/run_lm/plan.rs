@@ -37,7 +37,7 @@ fn request(config: &PlanConfig, device: Device) -> PlanRequest {
     let kind = config.dtype.kind();
     let trained = match config.task {
         PlanTask::Full => Trained::All,
-        _ => Trained::Lora { rank: config.rank, targets: config.targets.clone(), dropout: true },
+        _ => Trained::Lora { rank: config.rank, targets: config.targets.clone(), dropout: true, gated: false },
     };
     let task = match config.task {
         PlanTask::Generate => Task::Generate {

@@ -6,14 +6,19 @@ use anyo_core::{Error, Result};
 use tch::{Kind, Tensor};
 
 use super::{
-    Finish, Generated, OnText, Prompt, SamplingConfig, sampler, sampler::Sampler, stop::StopMatcher,
-    stream::TextStream, tensor_of,
+    Finish, Generated, OnText, Prompt, SamplingConfig,
+    prompt::{mask, pad},
+    sampler,
+    sampler::Sampler,
+    stop::StopMatcher,
+    stream::TextStream,
+    tensor_of,
 };
 use crate::{Causal, LmInput, Pass, Tokenizer};
 
 /// One prompt and what came after it.
 struct Row<'a> {
-    prompt: &'a [u32],
+    prompt: &'a Prompt,
     seed: u64,
     ids: Vec<u32>,
     text: String,
@@ -53,7 +58,7 @@ impl<'a, M: Causal> Batch<'a, M> {
         let sampler = Sampler::new(config);
         let row = |prompt: &'a Prompt| -> Result<Row<'a>> {
             let mut row = Row {
-                prompt: &prompt.ids,
+                prompt,
                 seed: prompt.seed.unwrap_or(config.seed),
                 ids: Vec::new(),
                 text: String::new(),
@@ -77,7 +82,7 @@ impl<'a, M: Causal> Batch<'a, M> {
             model,
             config,
             base_only: pass.base_only,
-            gate: pass.gate.map(Tensor::shallow_clone),
+            gate: pass.gate.filter(|_| !pass.base_only).map(Tensor::shallow_clone),
             rows: prompts.iter().map(row).collect::<Result<_>>()?,
             alive: (0..prompts.len()).collect(),
             cache: model.new_cache(prompts.len()),
@@ -110,50 +115,32 @@ impl<'a, M: Causal> Batch<'a, M> {
 
     /// Reads everything anew, prompts and what followed, and chooses each row's next token.
     fn read_all(&mut self) -> Result<Vec<u32>> {
-        let rows = || self.alive.iter().map(|&row| &self.rows[row]);
-        let len = rows().map(|row| row.prompt.len() + row.ids.len()).max().unwrap_or(0);
-        let mut ids = Vec::with_capacity(len * self.alive.len());
-        for row in rows() {
-            // any id will do as a pad, it is masked
-            ids.resize(ids.len() + len - row.prompt.len() - row.ids.len(), 0);
-            ids.extend(row.prompt.iter().chain(&row.ids).map(|&id| i64::from(id)));
-        }
+        let rows = self.alive.iter().map(|&row| (row, self.rows[row].prompt, self.rows[row].ids.as_slice()));
+        let padded = pad(self.model, &rows.collect::<Vec<_>>())?;
         self.cache = self.model.new_cache(self.alive.len());
         self.past = 0;
-        self.forward(&ids, len)
+        let input = LmInput { ids: padded.ids, embeddings: padded.embeddings, ..LmInput::default() };
+        self.forward(input, padded.len)
     }
 
     /// Reads one new token per row and chooses the next.
     fn step(&mut self, ids: &[u32]) -> Result<Vec<u32>> {
         let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
-        self.forward(&ids, 1)
+        let ids = tensor_of(&ids, &[ids.len() as i64, 1], self.model.device())?;
+        self.forward(LmInput { ids, ..LmInput::default() }, 1)
     }
 
-    fn forward(&mut self, ids: &[i64], len: usize) -> Result<Vec<u32>> {
-        let (n_rows, device) = (self.alive.len() as i64, self.model.device());
-        let mask = self.mask(self.past + len)?;
-        let input = LmInput { ids: tensor_of(ids, &[n_rows, len as i64], device)?, mask, ..LmInput::default() };
+    /// Reads `len` columns, for which the mask is made here.
+    fn forward(&mut self, mut input: LmInput, len: usize) -> Result<Vec<u32>> {
+        let columns = self.past + len;
+        // every token but the last chosen one was read, and that one is read in this pass
+        let pads = |&row: &usize| columns - self.rows[row].prompt.ids.len() - self.rows[row].n_new;
+        input.mask = mask(&self.alive.iter().map(pads).collect::<Vec<_>>(), columns, self.model.device())?;
         let pass = Pass { gate: self.gate.as_ref(), base_only: self.base_only, ..Pass::default() };
         let hidden = self.model.hidden(&input, Some(&mut self.cache), &pass)?; // [B,S,D]
-        self.past += len;
+        self.past = columns;
         let last = hidden.f_select(1, len as i64 - 1)?; // [B,D]
         self.choose(&self.model.logits(&last)?)
-    }
-
-    /// 1 for tokens, 0 for the pads in front, `[B, columns]`; `None` where no row has pads.
-    fn mask(&self, columns: usize) -> Result<Option<Tensor>> {
-        // every token but the last chosen one was read, and that one is read in this pass
-        let pads = |row: usize| columns - self.rows[row].prompt.len() - self.rows[row].n_new;
-        if self.alive.iter().all(|&row| pads(row) == 0) {
-            return Ok(None);
-        }
-        let mut mask = Vec::with_capacity(columns * self.alive.len());
-        for &row in &self.alive {
-            let n_pads = pads(row);
-            mask.resize(mask.len() + n_pads, 0);
-            mask.resize(mask.len() + columns - n_pads, 1);
-        }
-        tensor_of(&mask, &[self.alive.len() as i64, columns as i64], self.model.device()).map(Some)
     }
 
     /// The next token of each row from logits `[B,V]`.
@@ -236,7 +223,7 @@ impl Row<'_> {
             return self.end(row, Finish::Length, on_text);
         }
         // the token just chosen would need a position of its own
-        if self.prompt.len() + self.n_new > context {
+        if self.prompt.ids.len() + self.n_new > context {
             return self.end(row, Finish::Context, on_text);
         }
         Ok(())
@@ -279,7 +266,7 @@ impl Row<'_> {
 
     fn result(self) -> Generated {
         Generated {
-            n_prompt: self.prompt.len(),
+            n_prompt: self.prompt.ids.len(),
             n_new: self.n_new,
             ids: self.ids,
             text: self.text,

@@ -184,6 +184,10 @@ impl Causal for CausalLm {
         cache.select(rows)
     }
 
+    fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        CausalLm::embed(self, ids)
+    }
+
     /// States after the final norm. [`Pass::checkpointing`] cannot be followed here, because libtorch's autograd takes no
     /// function of ours: a trainer calls [`CausalLm::backward_checkpointed`].
     fn hidden(&self, input: &LmInput, cache: Option<&mut KvCache>, pass: &Pass<'_>) -> Result<Tensor> {
@@ -197,6 +201,7 @@ impl Causal for CausalLm {
         if input.documents.is_some() {
             return Err(Error::invalid("packed documents do not go with a cache"));
         }
+        cache.reserve(s as usize, [self.config.n_kv_heads, self.config.head_dim], (self.kind, self.device))?;
         let (x, shared) = self.prepare(input, past)?;
         if self.rope.has_two() {
             let long = self.rope.is_long(past + s as usize);

@@ -6,7 +6,14 @@
 //!   gain also the normed values, and what it hands on (the input of the linears) where a weight or adapter learns there;
 //! - attention its queries, keys, values and output, and one f32 for each head and token. On the CPU keys and values are
 //!   first repeated for all query heads. The rotation keeps nothing: its tables do not learn;
-//! - the MLP gate, up, silu(gate), and their product where `down_proj` learns.
+//! - the MLP gate, up, silu(gate), and their product where `down_proj` learns;
+//! - each adapter its inner numbers in f32, and of its input: nothing more where that is kept anyway, a copy in f32 under
+//!   bf16, or with dropout the mask and what it let through. A frozen linear keeps only its weight.
+//!
+//! Tensors that are not kept leave holes between those that are. glibc cuts each aligned block out of a larger one and
+//! gives the rest to small objects, so a hole does not take a tensor of the size that it had: the heap grows by what each
+//! half of a layer holds at its fullest beside the kept tensors (seen with an allocator that counts: the live bytes are
+//! those above, the resident ones exceed them by this).
 
 use tch::Device;
 
@@ -28,10 +35,12 @@ pub(super) struct Shape {
     q: u64,
     k: u64,
     f: u64,
+    /// LLM.int8 rounds the input of each linear.
+    int8: bool,
 }
 
 impl Shape {
-    pub(super) fn new(config: &LmConfig, e: u64, batch: u64, seq_len: u64) -> Self {
+    pub(super) fn new(config: &LmConfig, e: u64, batch: u64, seq_len: u64, int8: bool) -> Self {
         Self {
             e,
             tokens: batch * seq_len,
@@ -43,16 +52,32 @@ impl Shape {
             q: (config.n_heads * config.head_dim) as u64,
             k: (config.n_kv_heads * config.head_dim) as u64,
             f: config.intermediate_size as u64,
+            int8,
         }
     }
 
-    /// The largest set that one layer holds without autograd: in the MLP the layer's input, attention's part, their sum,
+    /// The largest set that one layer holds without autograd. LLM.int8 rounds the input of each linear, for which it
+    /// holds two more tensors of its size in f32 (and in half precision the input in f32).
+    ///
+    /// Otherwise: in the MLP the layer's input, attention's part, their sum,
     /// the normed input, gate, up, silu and product; in attention input, normed input, the projections, their rotated
     /// forms, the repeated keys and values, and the output.
     pub(super) fn inference(&self) -> u64 {
-        let mlp = 4 * self.d + 4 * self.f;
-        let attention = 2 * self.d + 2 * (self.q + self.k) + self.k + 3 * self.q;
-        self.tokens * self.e * mlp.max(attention)
+        let attention = self.e * (2 * self.d + 2 * (self.q + self.k) + self.k + 3 * self.q);
+        let rounding = self.f * if self.e == 4 { 8 } else { 12 };
+        let mlp = match self.int8 {
+            true => self.e * (4 * self.d + 3 * self.f) + rounding,
+            false => self.e * (4 * self.d + 4 * self.f),
+        };
+        // The MLP's tensors are wider than the holes that attention's leave.
+        let holes = if self.f > self.q { self.e * self.attention_holes() } else { 0 };
+        self.tokens * (mlp + holes).max(attention)
+    }
+
+    /// Numbers for each token that attention makes and drops: queries, keys and values before the rotation, two more of the
+    /// queries in it, two of the keys, and one that is repeated.
+    fn attention_holes(&self) -> u64 {
+        3 * self.q + 4 * self.k
     }
 }
 
@@ -65,16 +90,22 @@ pub(super) struct Activations {
     pub(super) passing: u64,
     /// What one layer keeps.
     pub(super) layer: u64,
+    /// Holes that the forward pass leaves in the heap.
+    pub(super) holes: u64,
 }
 
 impl Activations {
     pub(super) fn new(s: &Shape, trained: &Trained, checkpointing: bool, packed: bool, device: Device) -> Self {
         let Shape { e, tokens: t, d, q, k, f, .. } = *s;
-        let (all, targets, dropout) = match trained {
-            Trained::All => (true, &[][..], false),
-            Trained::Lora { targets, dropout, .. } => (false, targets.as_slice(), *dropout),
+        let (all, targets, dropout, inner) = match trained {
+            Trained::All => (true, &[][..], false, 0),
+            Trained::Lora { targets, dropout, rank, gated } => {
+                (false, targets.as_slice(), *dropout, 4 * *rank as u64 * if *gated { 3 } else { 1 })
+            }
         };
-        let learns = |names: &[&str]| all || names.iter().any(|name| targets.iter().any(|t| t == name));
+        // A's gradient needs its input: the tensor itself, unless that is of another type or went through dropout.
+        let itself = !dropout && e == 4;
+        let learns = |names: &[&str]| all || itself && names.iter().any(|name| targets.iter().any(|t| t == name));
         let n_of = |names: &[&str]| names.iter().filter(|name| targets.iter().any(|t| t == *name)).count() as u64;
         let (before, gates) = (["q_proj", "k_proj", "v_proj", "qkv_proj"], ["gate_proj", "up_proj", "gate_up_proj"]);
 
@@ -83,12 +114,17 @@ impl Activations {
         let keys = if device == Device::Cpu && k < q { q } else { k };
         let attention = (2 * q + 2 * keys) * e + 4 * s.heads;
         let mlp = (3 * f + if learns(&["down_proj"]) { f } else { 0 }) * e;
-        // Dropout keeps its mask as numbers and, for A's gradient, what it let through, for each adapter.
-        let dropped = match dropout {
-            true => 2 * e * ((n_of(&before) + n_of(&gates)) * d + n_of(&["o_proj"]) * q + n_of(&["down_proj"]) * f),
-            false => 0,
-        };
-        let layer = t * (norm(learns(&before)) + norm(learns(&gates)) + attention + mlp + dropped);
+        // In f32: dropout's mask and what it let through, or a copy of the input.
+        let copies = if dropout { 2 } else { u64::from(!all && e < 4) };
+        let inputs = (n_of(&before) + n_of(&gates)) * d + n_of(&["o_proj"]) * q + n_of(&["down_proj"]) * f;
+        let n_adapters = n_of(&before) + n_of(&gates) + n_of(&["o_proj", "down_proj"]);
+        let adapters = 4 * copies * inputs + n_adapters * inner;
+        let layer = t * (norm(learns(&before)) + norm(learns(&gates)) + attention + mlp + adapters);
+        // The MLP's half: what comes out of the norm, the product and the output of `down_proj`.
+        let unkept = |names: &[&str], width: u64| if learns(names) { 0 } else { width };
+        let half = s.attention_holes() + unkept(&gates, d) + unkept(&["down_proj"], f) + d;
+        // LLM.int8 in front of `down_proj`: the rounded input, its difference and the sum.
+        let half = half + if s.int8 { 3 * f } else { 0 };
 
         let mask = if packed { 2 * s.batch * s.seq_len * s.seq_len * e } else { 0 };
         // Final norm, the states, their gradient and what the surrogate hands back.
@@ -100,6 +136,11 @@ impl Activations {
         // In the MLP: gradients of product, silu, up and gate beside that of the residual; in attention those of
         // output, queries, keys and values.
         let passing = t * e * (2 * d + (3 * f).max(2 * q + 2 * keys));
-        Self { kept: kept + head + mask, passing, layer }
+        let holes = match checkpointing {
+            // Those of one layer, behind those of the forward pass, which keeps nothing of its layers.
+            true => t * e * half + s.inference(),
+            false => t * e * half * s.layers,
+        };
+        Self { kept: kept + head + mask, passing, layer, holes }
     }
 }

@@ -59,7 +59,7 @@ fn train(trained: Trained, state: OptimizerState, checkpointing: bool) -> PlanRe
 }
 
 fn lora(targets: &[&str]) -> Trained {
-    Trained::Lora { rank: 16, targets: targets.iter().map(|&t| t.to_owned()).collect(), dropout: false }
+    Trained::Lora { rank: 16, targets: targets.iter().map(|&t| t.to_owned()).collect(), dropout: false, gated: false }
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn phi_4_mini_matches_the_figures_of_the_specification() {
     let nf4 = 3_221_225_472.0 * 4.127 / 8.0 + 2.0 * (614_596_608.0 + 199_680.0);
     assert!((weights(WeightKind::Nf4) / nf4 - 1.0).abs() < 1e-3, "{} {nf4}", weights(WeightKind::Nf4));
     let targets = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"].map(str::to_owned).to_vec();
-    let trained = Trained::Lora { rank: 64, targets, dropout: true };
+    let trained = Trained::Lora { rank: 64, targets, dropout: true, gated: false };
     let plan = Plan::new(&phi, &train(trained, OptimizerState::EightBit, true)).unwrap();
     assert_eq!(plan.trained, 92_274_688);
     assert!((plan.bytes("optimizer") as f64 / 92_274_688.0 - 2.031_25).abs() < 1e-3);

@@ -92,10 +92,14 @@ impl Int8Weight {
         let Some(threshold) = self.threshold.filter(|_| x.numel() > 0) else { return x.shallow_clone() };
         let rounded = tch::no_grad(|| {
             let x = x.to_kind(Kind::Float);
-            let size = x.abs();
+            // In place: each further tensor of x's size counts in the peak of a pass.
+            let mut size = x.abs();
             let outlier = size.amax(0, true).ge(threshold); // [1, in]
-            let absmax = size.masked_fill(&outlier, 0.0).amax(1, true); // [N, 1]
-            let rounded = (&x * steps(&absmax)).round() * (absmax / 127.0);
+            let absmax = size.masked_fill_(&outlier, 0.0).amax(1, true); // [N, 1]
+            drop(size);
+            let mut rounded = &x * steps(&absmax);
+            let _ = rounded.round_();
+            let _ = rounded.g_mul_(&(absmax / 127.0));
             x.where_self(&outlier, &rounded)
         });
         if !x.requires_grad() {

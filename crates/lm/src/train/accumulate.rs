@@ -117,7 +117,8 @@ impl<'a> Accumulator<'a> {
             let leaves = self.trainable.leaves();
             if let Some(i) = leaves.iter().position(|leaf| leaf.data_ptr() == weight.data_ptr()) {
                 grads[i] = Some(match grads[i].take() {
-                    Some(grad) => no_grad(|| grad.f_add(&by_weight))?,
+                    // In place: a third tensor of the embedding's size would be the peak of the step.
+                    Some(mut grad) => no_grad(|| grad.f_add_(&by_weight))?,
                     None => by_weight,
                 });
             }

@@ -217,6 +217,9 @@ fn nan_logits_are_an_error() {
         fn select_rows(&self, cache: &Self::Cache, rows: &[i64]) -> anyo_core::Result<Self::Cache> {
             self.0.select_rows(cache, rows)
         }
+        fn embed(&self, ids: &Tensor) -> anyo_core::Result<Tensor> {
+            self.0.embed(ids)
+        }
         fn hidden(
             &self,
             input: &anyo_lm::LmInput,

@@ -5,6 +5,7 @@
 mod chat;
 mod common;
 mod generate;
+mod injected;
 mod sampler;
 mod score;
 mod streaming;

@@ -36,8 +36,12 @@ impl Causal for Tiny {
         Ok(())
     }
 
+    fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        Ok(Tensor::f_embedding(&self.embed, ids, -1, false, false)?)
+    }
+
     fn hidden(&self, input: &LmInput, _cache: Option<&mut ()>, _pass: &Pass<'_>) -> Result<Tensor> {
-        let x = Tensor::f_embedding(&self.embed, &input.ids, -1, false, false)?; // [B,S,D]
+        let x = Causal::embed(self, &input.ids)?; // [B,S,D]
         Ok((&x + x.f_cumsum(1, x.kind())?.f_matmul(&self.mix)?).f_tanh()?)
     }
 

@@ -1,0 +1,4 @@
+//! See `anyo_lm::fuzz::safetensors_header`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| anyo_lm::fuzz::safetensors_header(bytes));
