@@ -59,7 +59,8 @@ impl Encoder {
         let config: BaselineRunConfig = load_saved(run)?;
         let source = format!("{} of {}", config.student.name(), run.display());
         let path = run.join(MODEL_FILE);
-        let refuse = |message: String, hint: String| Error::Checkpoint { path: path.clone(), message, hint: Some(hint) };
+        let refuse =
+            |message: String, hint: String| Error::Checkpoint { path: path.clone(), message, hint: Some(hint) };
         if config.student.recipe().is_some() && !path.is_file() {
             return Err(refuse(
                 "there are no final weights: the run did not finish".into(),
@@ -136,10 +137,11 @@ impl Encoder {
     }
 
     fn newest(&self, histories: &[&[u32]]) -> Tensor {
-        let histories: Vec<&[u32]> =
-            histories.iter().map(|h| &h[h.len().saturating_sub(self.max_len)..]).collect();
+        let histories: Vec<&[u32]> = histories.iter().map(|h| &h[h.len().saturating_sub(self.max_len)..]).collect();
         let student = &self.student;
-        no_grad(|| student.network.newest(&Input::new(&histories, student.network.pad(), student.params.device())).detach())
+        no_grad(|| {
+            student.network.newest(&Input::new(&histories, student.network.pad(), student.params.device())).detach()
+        })
     }
 
     /// States of histories `[N,d]` on the CPU, oldest items first; zeros for an empty history. Long histories are cut to

@@ -142,7 +142,10 @@ impl Check for TeacherConfig {
         }
         if train.choice_share < 1.0 && train.open_lm_weight == 0.0 && (self.head.is_none() || train.head_weight == 0.0)
         {
-            list.push("train.choice_share", "open prompts have no loss here (no head, open_lm_weight 0): wanted 1".into());
+            list.push(
+                "train.choice_share",
+                "open prompts have no loss here (no head, open_lm_weight 0): wanted 1".into(),
+            );
         }
         if !self.injection && train.curriculum != Curriculum::AlwaysText && train.epochs > 0 {
             list.push("train.curriculum", "without teacher.injection every prompt is text: wanted always_text".into());

@@ -53,9 +53,10 @@ enum Net {
 /// A number for each history, the same wherever it is met: the key of its row's random numbers.
 pub fn row_key(history: &[u32]) -> u64 {
     // FNV-1a over the ids.
-    history.iter().flat_map(|item| item.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    history
+        .iter()
+        .flat_map(|item| item.to_le_bytes())
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 impl Gate {
@@ -109,9 +110,7 @@ impl Gate {
             }
             Net::None => return self.drawn(keys),
             Net::Linear(weight) => states.f_linear(weight, None::<&Tensor>)?,
-            Net::Mlp([w1, b1, w2, b2]) => {
-                states.f_linear(w1, Some(b1))?.f_gelu("none")?.f_linear(w2, Some(b2))?
-            }
+            Net::Mlp([w1, b1, w2, b2]) => states.f_linear(w1, Some(b1))?.f_gelu("none")?.f_linear(w2, Some(b2))?,
             Net::Resnet(net) => net.forward(&states, mode != GateMode::Eval)?,
         };
         let logits = match (self.config.name, mode) {

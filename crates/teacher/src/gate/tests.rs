@@ -82,8 +82,7 @@ fn the_released_resnet_is_pytorchs_with_its_running_statistics() {
     let (gate, params) = loaded(&config(GateName::Resnet1d), &want);
     assert_eq!(params.n_parameters(), 90_772);
     let out = gate.forward(&want["in"], &keys(5), GateMode::Eval).unwrap();
-    let (off, by) =
-        (apart(&out, &want["eval.out"]), gradients(&out, &want["eval.target"], &params, &want, "eval."));
+    let (off, by) = (apart(&out, &want["eval.out"]), gradients(&out, &want["eval.target"], &params, &want, "eval."));
     let same = |prefix: &str| {
         let buffers = params.named().filter(|(name, _)| name.contains("running"));
         buffers.map(|(name, t)| apart(t, &want[&format!("{prefix}.{name}")])).fold(0.0, f64::max)

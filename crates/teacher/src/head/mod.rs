@@ -22,11 +22,11 @@ pub use titles::encode_titles;
 #[derive(Debug)]
 pub struct Head {
     normalize: bool,
-    user: (Tensor, Tensor),  // [h,D], [h]
-    id: Option<Part>,        // from [I,d]
-    title: Option<Part>,     // from [I,D]
-    log_scale: Tensor,       // [1]
-    bias: Option<Tensor>,    // [I]
+    user: (Tensor, Tensor), // [h,D], [h]
+    id: Option<Part>,       // from [I,d]
+    title: Option<Part>,    // from [I,D]
+    log_scale: Tensor,      // [1]
+    bias: Option<Tensor>,   // [I]
 }
 
 /// A frozen table `[I,n]` with the matrix `[h,n]` it goes through.
@@ -166,7 +166,8 @@ impl Head {
             None => (users, items.vectors),
         };
         let targets: Vec<i64> = targets.iter().map(|&item| i64::from(item)).collect();
-        let found: TokenLoss = CrossEntropy::plain().grad(&users.f_detach()?, &items.f_detach()?, &targets, scale, true)?;
+        let found: TokenLoss =
+            CrossEntropy::plain().grad(&users.f_detach()?, &items.f_detach()?, &targets, scale, true)?;
         Ok(HeadLoss { surrogate: found.surrogate(&users, Some(&items))?, sum: found.sum })
     }
 }

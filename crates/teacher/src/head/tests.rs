@@ -58,8 +58,9 @@ fn tables_that_do_not_fit_are_refused() {
     let error = Head::new(&config(HeadItems::Both, false, true), 8, &randn(&[7, 4]), None, &mut params, 1).unwrap_err();
     assert!(error.to_string().contains("needs the titles"), "{error}");
     let mut params = Params::new(Device::Cpu);
-    let error = Head::new(&config(HeadItems::Title, false, true), 8, &randn(&[7, 4]), Some(&randn(&[6, 8])), &mut params, 1)
-        .unwrap_err();
+    let error =
+        Head::new(&config(HeadItems::Title, false, true), 8, &randn(&[7, 4]), Some(&randn(&[6, 8])), &mut params, 1)
+            .unwrap_err();
     assert_eq!(error.to_string(), "6 title encodings for 7 items");
     let mut params = Params::new(Device::Cpu);
     let head = Head::new(&config(HeadItems::Id, false, true), 8, &randn(&[7, 4]), None, &mut params, 1).unwrap();

@@ -117,11 +117,8 @@ impl Teacher {
             true => Some(Projector::new(d, width, &mut params, seed)?),
             false => None,
         };
-        let head = config
-            .head
-            .as_ref()
-            .map(|head| Head::new(head, width, items, titles, &mut params, seed))
-            .transpose()?;
+        let head =
+            config.head.as_ref().map(|head| Head::new(head, width, items, titles, &mut params, seed)).transpose()?;
         let token_rows = match tokens.count {
             0 => None,
             n => {
@@ -243,12 +240,7 @@ impl Teacher {
     ///
     /// # Errors
     /// When rows are longer than the model's context, or the gate is missing or does not fit.
-    pub fn states(
-        &self,
-        prepared: &Prepared,
-        gate: Option<&Tensor>,
-        dropout: Option<DropoutStream>,
-    ) -> Result<Tensor> {
+    pub fn states(&self, prepared: &Prepared, gate: Option<&Tensor>, dropout: Option<DropoutStream>) -> Result<Tensor> {
         let pass = Pass { dropout, gate, ..Pass::default() };
         let hidden = self.lm.hidden(&prepared.input, None, &pass)?;
         Ok(hidden.f_reshape([-1, self.lm.config().hidden_size as i64])?)

@@ -67,9 +67,8 @@ impl Teacher {
         })?;
         let rows = Vec::<f32>::try_from(rows)?;
         let bytes = rows.iter().flat_map(|x| x.to_bits().to_le_bytes());
-        let sum = bytes.fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let sum = bytes
+            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         let c = self.lm.config();
         Ok(format!("D={} layers={} checksum={sum:016x}", c.hidden_size, c.n_layers))
     }

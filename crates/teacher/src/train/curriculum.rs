@@ -61,9 +61,8 @@ mod tests {
         assert_eq!(hybrid_probability(Curriculum::Linear, 10, 10), 1.0);
         // The released counter: max_step over 5 epochs, the step starts again in each, so tau reaches 1/5.
         let (epochs, n) = (5u64, 200u64);
-        let total: f64 = (0..epochs)
-            .flat_map(|_| (1..=n).map(|s| hybrid_probability(Curriculum::Linear, s, n * epochs)))
-            .sum();
+        let total: f64 =
+            (0..epochs).flat_map(|_| (1..=n).map(|s| hybrid_probability(Curriculum::Linear, s, n * epochs))).sum();
         assert!((total / (epochs * n) as f64 - 0.1).abs() < 1e-3);
     }
 

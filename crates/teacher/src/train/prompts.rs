@@ -77,7 +77,8 @@ fn choice(
     let (row, history, target) = (rows.row(id as usize), rows.history(id as usize), rows.target(id as usize));
     let candidates = setup.candidates.draw(epoch, row.key(), history, target)?;
     if !candidates.contains(&target) {
-        let message = format!("the {} candidates of training row {}/{} miss its target", candidates.len(), row.row, row.place);
+        let message =
+            format!("the {} candidates of training row {}/{} miss its target", candidates.len(), row.row, row.place);
         return Err(Error::invalid(message));
     }
     setup.prompts.choice(shown(setup, history), &candidates, template, mode)

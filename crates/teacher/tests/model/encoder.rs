@@ -9,7 +9,7 @@ use std::{
 use anyo_core::torch::{load_tensors, save_model};
 use anyo_student::Student;
 use anyo_teacher::Encoder;
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Tensor, no_grad};
 
 use super::made_up::{N_ITEMS, apart, dataset, encoder, student};
 
@@ -130,7 +130,8 @@ fn run_folder(folder: &Path, student_file: &str, hashes: Option<[&str; 2]>) {
     };
     let primary = read("run-student-baseline.yaml");
     let rest = &primary[primary.find("\nseed:").unwrap()..];
-    let text = nested("dataset", read("dataset/toy.yaml")) + &nested("student", read(student_file)) + "baselines: {}\n" + rest;
+    let text =
+        nested("dataset", read("dataset/toy.yaml")) + &nested("student", read(student_file)) + "baselines: {}\n" + rest;
     fs::write(folder.join("config.yaml"), text).unwrap();
     if let Some([items, data]) = hashes {
         fs::create_dir_all(folder.join("models")).unwrap();
@@ -151,7 +152,9 @@ fn a_run_of_this_data_is_taken_and_of_other_data_refused() {
         run_folder(folder.path(), file, hashes);
         Encoder::from_run(folder.path(), &data, Device::Cpu)
     };
-    for (file, d) in [("student/sasrec_dllm2rec.yaml", 64), ("student/sasrec_modern.yaml", 64), ("student/gru4rec.yaml", 64)] {
+    for (file, d) in
+        [("student/sasrec_dllm2rec.yaml", 64), ("student/sasrec_modern.yaml", 64), ("student/gru4rec.yaml", 64)]
+    {
         let encoder = open(file, Some([&ones, &ds])).unwrap();
         assert_eq!(encoder.items().size(), [N_ITEMS as i64, d]);
         assert_eq!(states(&encoder, &[&[1, 2]]).size(), [1, encoder.state_width()]);
@@ -167,5 +170,4 @@ fn a_run_of_this_data_is_taken_and_of_other_data_refused() {
     assert!(text.contains("the run did not finish"), "{text}");
     let text = open("student/popularity.yaml", None).unwrap_err().to_string();
     assert!(text.contains("`popularity` has no states"), "{text}");
-    let _ = (Kind::Float, PathBuf::new());
 }

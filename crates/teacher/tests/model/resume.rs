@@ -29,7 +29,8 @@ fn finish(config: &TeacherConfig, folder: &Path, resume: bool, watch: &mut Recor
     let data = dataset(&sequences(), 1);
     let (teacher, fitted) = fit(config, &data, Some(folder), resume, watch);
     let f = fitted.unwrap();
-    let counts = vec![f.steps, f.epochs, f.best_step, f.rows, f.tokens, f.hybrid_share.to_bits(), f.choice_share.to_bits()];
+    let counts =
+        vec![f.steps, f.epochs, f.best_step, f.rows, f.tokens, f.hybrid_share.to_bits(), f.choice_share.to_bits()];
     // Speeds differ from run to run.
     let scalars = watch
         .scalars

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use anyo_core::torch::load_tensors;
 use anyo_lm::{Causal, CausalLm};
-use anyo_teacher::{PromptMode, PromptSource, Sequence, Side, Teacher, config::{Curriculum, GateName}, row_key};
+use anyo_teacher::{
+    PromptMode, PromptSource, Sequence, Side, Teacher,
+    config::{Curriculum, GateName},
+    row_key,
+};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::made_up::{
@@ -37,7 +41,8 @@ fn a_round_trip_after_a_text_only_last_batch() {
         let path = folder.path().join("teacher.safetensors");
         trained.save(&path, &BTreeMap::from([("seed".into(), "3".into())])).unwrap();
         let saved = load_tensors(&path).unwrap();
-        for name in ["projector.1.weight", "tokens.rows", "gate.stages.2.2.bn2.running_var", "gate.fc.bias", "head.user.weight"]
+        for name in
+            ["projector.1.weight", "tokens.rows", "gate.stages.2.2.bn2.running_var", "gate.fc.bias", "head.user.weight"]
         {
             assert!(saved.contains_key(name), "{name}");
         }
