@@ -79,3 +79,31 @@ pub(crate) fn put(embedded: &Tensor, places: &[i64], vectors: &Tensor) -> Result
     let kind: Kind = embedded.kind();
     Ok(embedded.f_reshape([b * s, d])?.f_index_copy(0, &at, &vectors.f_to_kind(kind)?)?.f_reshape([b, s, d])?)
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn values_worked_by_hand() {
+        let mut params = Params::new(Device::Cpu);
+        let projector = Projector::new(1, 1, &mut params, 1).unwrap();
+        let one = |x: f32, shape: &[i64]| Tensor::from_slice(&[x]).view(shape);
+        let weights = [
+            ("projector.1.weight", one(2.0, &[1, 1])),
+            ("projector.1.bias", one(-1.0, &[1])),
+            ("projector.2.weight", one(3.0, &[1, 1])),
+            ("projector.2.bias", one(0.5, &[1])),
+        ];
+        params.load(&weights.into_iter().map(|(name, t)| (name.to_owned(), t)).collect()).unwrap();
+        let out = projector.forward(&Tensor::from_slice(&[1f32, 0.0]).view([2, 1])).unwrap();
+        // gelu(1) = Φ(1) = 0.8413447, gelu(−1) = −Φ(−1) = −0.1586553; the tanh form differs in the fourth digit.
+        for (i, gelu) in [0.841_344_7, -0.158_655_3].into_iter().enumerate() {
+            assert!((out.double_value(&[i as i64, 0]) - (3.0 * gelu + 0.5)).abs() < 1e-6);
+        }
+        assert_eq!(params.n_parameters() as u64, Projector::n_parameters(1, 1));
+        assert_eq!(Projector::n_parameters(64, 4096), 17_047_552);
+    }
+}

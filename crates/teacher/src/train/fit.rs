@@ -16,7 +16,7 @@ use tch::Tensor;
 use super::{
     TeacherFitted, TeacherSetup, TrainRows,
     curriculum::{Drawn, hybrid_probability},
-    micro::{Micro, Sums, Weights},
+    micro::{Micro, Step, Sums, Weights},
     prompts::PromptCache,
     state::State,
 };
@@ -148,9 +148,9 @@ impl<'a> Trainer<'a> {
                 plan = Some((epoch, self.epoch(epoch)));
             }
             let Some((_, batches)) = &plan else { break };
-            let groups = batches.chunks(train.accumulation);
+            let mut groups = batches.chunks(train.accumulation);
             let steps = groups.len() as u64;
-            let Some(group) = groups.skip(self.state.step_in_epoch as usize).next() else { break };
+            let Some(group) = groups.nth(self.state.step_in_epoch as usize) else { break };
             self.step(group, watch)?;
             if self.state.step_in_epoch == steps {
                 (self.state.epoch, self.state.step_in_epoch) = (epoch + 1, 0);
@@ -203,10 +203,11 @@ impl<'a> Trainer<'a> {
             micros.push(Micro { number: at, ids: ids.clone(), prompts, drawn });
         }
         let weights = self.weights(&micros);
+        let step =
+            Step { teacher: self.teacher, setup: &self.setup, rows: &self.rows, states: &self.states, epoch, weights };
         let mut sums = Sums::default();
         for micro in &micros {
-            let (setup, gradients) = (&self.setup, &mut self.gradients);
-            micro.run(self.teacher, setup, &self.rows, &self.states, epoch, &weights, gradients, &mut sums)?;
+            micro.run(&step, &mut self.gradients, &mut sums)?;
         }
         let factor = self.schedule.factor(self.state.step);
         let Some(optimizer) = &mut self.optimizer else { return Ok(()) };

@@ -47,6 +47,17 @@ pub(super) struct Weights {
     pub(super) head: f64,
 }
 
+/// What all micro-batches of a step share.
+pub(super) struct Step<'a> {
+    pub(super) teacher: &'a Teacher,
+    pub(super) setup: &'a TeacherSetup<'a>,
+    pub(super) rows: &'a TrainRows<'a>,
+    /// Encoder states of all training rows `[N,d]`.
+    pub(super) states: &'a Tensor,
+    pub(super) epoch: u64,
+    pub(super) weights: Weights,
+}
+
 /// Sums over the micro-batches of a step.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sums {
@@ -70,17 +81,8 @@ impl Micro {
     }
 
     /// Adds this micro-batch's gradients.
-    pub(super) fn run(
-        &self,
-        teacher: &Teacher,
-        setup: &TeacherSetup<'_>,
-        rows: &TrainRows<'_>,
-        states: &Tensor,
-        epoch: u64,
-        weights: &Weights,
-        gradients: &mut Gradients,
-        sums: &mut Sums,
-    ) -> Result<()> {
+    pub(super) fn run(&self, step: &Step<'_>, gradients: &mut Gradients, sums: &mut Sums) -> Result<()> {
+        let &Step { teacher, setup, rows, states, epoch, ref weights } = step;
         let places: Vec<i64> = self.ids.iter().map(|&id| i64::from(id)).collect();
         let own = states.f_index_select(0, &Tensor::f_from_slice(&places)?)?; // [B,d]
         let keys: Vec<u64> = self.ids.iter().map(|&id| row_key(rows.history(id as usize))).collect();

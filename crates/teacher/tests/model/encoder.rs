@@ -9,7 +9,7 @@ use std::{
 use anyo_core::torch::{load_tensors, save_model};
 use anyo_student::Student;
 use anyo_teacher::Encoder;
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Tensor, no_grad};
 
 use super::made_up::{N_ITEMS, apart, dataset, encoder, student};
 
@@ -170,5 +170,4 @@ fn a_run_of_this_data_is_taken_and_of_other_data_refused() {
     assert!(text.contains("the run did not finish"), "{text}");
     let text = open("student/popularity.yaml", None).unwrap_err().to_string();
     assert!(text.contains("`popularity` has no states"), "{text}");
-    let _ = (Kind::Float, PathBuf::new());
 }

@@ -4,9 +4,9 @@ use anyo_core::{Batch, Recommender};
 use anyo_lm::{Causal, LmInput, Pass};
 use anyo_teacher::{
     Counts, GateMode, Mark, PromptMode, PromptSource, Prompted, RankSettings, Ranker, Sequence, Side, Teacher,
-    config::GateName, row_key,
+    config::GateName, encode_titles, row_key,
 };
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Kind, Tensor, no_grad};
 
 use super::made_up::{
     HISTORY, Prompts, apart, candidates, config, encoder, gate, lm, lm_config, randn, randomise, teacher, teacher_on,
@@ -65,14 +65,13 @@ fn markers_and_items_that_do_not_match_are_refused() {
         let error = teacher.prepare(&alone(&prompt), Side::Right).unwrap_err();
         assert!(error.to_string().contains(want), "{error}");
     };
-    refuse(&|p| p.marks.truncate(p.marks.len() - 1), "2 item markers and 1 items");
+    refuse(&|p| p.marks.truncate(1), "2 item markers and 1 items");
     refuse(&|p| p.marks[1].position -= 1, "2 item markers and 2 items");
     refuse(&|p| p.ids.push(HISTORY), "3 item markers and 2 items");
     refuse(&|p| p.marks[0].item = 24, "marks item 24, the catalogue has 0..24");
     refuse(&|p| p.marks.push(Mark { position: 900, item: 1 }), "2 item markers and 3 items");
     refuse(&|p| (p.ids, p.marks) = (vec![], vec![]), "has no token");
     refuse(&|p| p.ids[0] = 43, "outside the vocabulary");
-    refuse(&|p| (p.ids, p.marks) = (vec![5; 200], vec![]), "");
     let mut text_only = config();
     text_only.injection = false;
     let teacher = self::teacher(&text_only, &encoder);
@@ -130,11 +129,20 @@ fn new_teachers_compute_what_the_language_model_does() {
     let teacher = teacher_on(lm(false), &config(), &encoder, 3);
     let prompt = Prompted { ids: vec![1, 12, 22, 8, 7], ..Prompted::default() };
     let gate = gate_of(&teacher, &randn(&[1, 16]));
-    let got = logits(&teacher, &alone(&prompt), gate.as_ref(), Side::Right, 0);
     let input = LmInput { ids: Tensor::from_slice(&prompt.ids).view([1, -1]), ..LmInput::default() };
-    let hidden = no_grad(|| base.hidden(&input, None, &Pass::default()).unwrap());
-    let want = base.logits(&hidden.select(1, 4).squeeze_dim(0)).unwrap();
-    assert_eq!(got.narrow(0, 0, 40), want, "bit for bit, whatever the gate");
+    no_grad(|| {
+        let want = base.hidden(&input, None, &Pass::default()).unwrap().squeeze_dim(0);
+        let prepared = teacher.prepare(&alone(&prompt), Side::Right).unwrap();
+        let got = teacher.states(&prepared, gate.as_ref(), None).unwrap();
+        assert_eq!(got, want, "bit for bit, whatever the gate");
+        let logits = teacher.lm().logits(&got).unwrap().narrow(1, 0, 40);
+        assert!(apart(&logits, &base.logits(&want).unwrap()) < 1e-5);
+    });
+    let long = Prompted { ids: vec![5; 200], ..Prompted::default() };
+    let error = teacher.last_states(&alone(&long), gate.as_ref()).unwrap_err();
+    assert!(error.to_string().contains("200 tokens are more than the model's context of 128"), "{error}");
+    let error = teacher.last_states(&alone(&prompt), None).unwrap_err();
+    assert!(error.to_string().contains("needs a gate [B,E] = [1, 4]; none was given"), "{error}");
 }
 
 /// specs/ilora.md section 9, test 2 in a whole model: `teacher=lora` is `gate=uniform`.
@@ -254,5 +262,24 @@ fn parts_that_do_not_fit_are_refused() {
         anyo_teacher::Parts { config: &config, lm: lm(true), tokens, items, state_width, titles: None, seed: 1 };
     let error = Teacher::new(parts).unwrap_err();
     assert_eq!(error.to_string(), "the first added token is 50, the model has 40 tokens");
-    let _ = Device::Cpu;
+}
+
+#[test]
+fn titles_are_means_of_the_bare_models_states() {
+    let (base, encoder) = (lm(false), encoder());
+    let titles: [&[i64]; 3] = [&[10, 20], &[11, 21, 22, 9], &[12]];
+    let all = encode_titles(&base, &titles, 2, &mut |_| Ok(())).unwrap();
+    for (i, title) in titles.iter().enumerate() {
+        let ids: Vec<i64> = [1].iter().chain(*title).copied().collect();
+        let input = LmInput { ids: Tensor::from_slice(&ids).view([1, -1]), ..LmInput::default() };
+        let states = no_grad(|| base.hidden(&input, None, &Pass::default()).unwrap()).squeeze_dim(0);
+        let want = states.narrow(0, 1, title.len() as i64).mean_dim(0, false, Kind::Float);
+        assert!(apart(&all.get(i as i64), &want) < 1e-5, "{i}");
+    }
+    // Adapters stay out of it.
+    let teacher = teacher_on(lm(false), &config(), &encoder, 3);
+    randomise(&teacher, 0.3);
+    assert!(apart(&encode_titles(teacher.lm(), &titles, 2, &mut |_| Ok(())).unwrap(), &all) < 1e-6);
+    let error = encode_titles(&base, &[&[10], &[]], 2, &mut |_| Ok(())).unwrap_err();
+    assert_eq!(error.to_string(), "the title of item 1 has no token");
 }
