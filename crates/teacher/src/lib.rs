@@ -11,9 +11,11 @@ mod gate;
 mod head;
 pub mod metric;
 mod model;
+mod pipeline;
 mod projector;
 pub mod prompt;
 mod rank;
+mod say;
 pub mod titles;
 mod tokens;
 mod train;
@@ -29,6 +31,9 @@ pub use metric::{
     matcher::{Found, Matcher},
 };
 pub use model::{AddedTokens, Counts, Layout, Parts, Prepared, Sequence, Side, Teacher};
+pub use pipeline::{
+    BUNDLE_FOLDER, BuiltinRecipe, ChoiceConfig, EncoderRecipe, TEACHER_FILE, TeacherExport, TeacherRunConfig, run_teacher,
+};
 pub use projector::Projector;
 pub use prompt::{
     Prompts,
