@@ -9,6 +9,7 @@ mod cache;
 mod causal;
 pub mod chat;
 pub mod config;
+mod dense;
 mod dropout;
 mod gated;
 pub mod generate;

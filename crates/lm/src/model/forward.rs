@@ -8,6 +8,7 @@ use crate::{
     attention::{Layout, Visible},
     cache::KvCache,
     causal::{Causal, LmInput},
+    dense,
     gated::check_gate,
     pass::Pass,
 };
@@ -54,7 +55,14 @@ impl CausalLm {
         }
         match &self.head {
             Some(head) => Ok(head.forward(hidden, pass)),
-            None => Ok(hidden.f_linear(&self.embedding, None::<&Tensor>)?),
+            None => {
+                let mut shape = got;
+                let scores = dense::linear(&hidden.f_reshape([-1, self.config.hidden_size as i64])?, &self.embedding, None);
+                if let Some(last) = shape.last_mut() {
+                    *last = self.config.vocab_size as i64;
+                }
+                Ok(scores.f_view(shape.as_slice())?)
+            }
         }
     }
 

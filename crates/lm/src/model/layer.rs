@@ -88,7 +88,7 @@ impl Layer {
         let x = x.f_add(&attention)?;
         let inside = self.post_norm.forward(&x)?;
         let (gate, up) = match &self.gate_up {
-            GateUp::Split(gate, up) => (gate.forward(&inside, pass), up.forward(&inside, pass)),
+            GateUp::Split(gate, up) => Linear::forward_each([gate, up], &inside, pass).into(),
             GateUp::Fused(both) => {
                 let both = both.forward(&inside, pass);
                 let f = both.size().last().copied().unwrap_or(0) / 2;
@@ -111,7 +111,7 @@ impl Layer {
         // [B,S,H·Dh] → [B,H,S,Dh]
         let split = |x: &Tensor, n: i64| x.f_reshape([b, s, n, width])?.f_transpose(1, 2);
         let (q, k, v) = match &self.qkv {
-            Qkv::Split(q, k, v) => (q.forward(x, pass), k.forward(x, pass), v.forward(x, pass)),
+            Qkv::Split(q, k, v) => Linear::forward_each([q, k, v], x, pass).into(),
             Qkv::Fused(all) => {
                 let all = all.forward(x, pass);
                 let (q, kv) = (h * width, n_kv * width);
