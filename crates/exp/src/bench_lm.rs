@@ -12,7 +12,9 @@ use anyo_core::{
 use anyo_lm::{
     Causal as _, CausalLm, LmInput, LoadOptions, LoraConfig, Pass, Targets, Tokenizer, attach,
     generate::{Prompt, SamplingConfig, generate},
-    train::{Accumulator, Batch, CrossEntropy, Example, GroupConfig, HeadWeight, LmOptimizer, OptimizerState, Trainable},
+    train::{
+        Accumulator, Batch, CrossEntropy, Example, GroupConfig, HeadWeight, LmOptimizer, OptimizerState, Trainable,
+    },
 };
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -135,8 +137,7 @@ fn train(mut model: CausalLm, repeats: usize) -> Result<Value> {
     };
     let groups = GroupConfig::uniform(0.0).groups(trainable.params());
     let mut optimizer = LmOptimizer::new(&optim, OptimizerState::F32, trainable.params(), &groups)?;
-    let examples: Vec<Example> =
-        token_ids(ROWS, LENGTH, model.vocab_size()).into_iter().map(Example::text).collect();
+    let examples: Vec<Example> = token_ids(ROWS, LENGTH, model.vocab_size()).into_iter().map(Example::text).collect();
     let batch = Batch::padded(&examples, 0, Device::Cpu)?;
     let mut losses = Vec::new();
     let mut accumulator = Accumulator::new(&trainable, CrossEntropy::plain());
@@ -161,8 +162,7 @@ fn decode(model: &CausalLm, folder: &Path, rows: usize, repeats: usize) -> Resul
         let config = SamplingConfig::greedy(n);
         repeated(repeats, || {
             let pass = Pass::default();
-            let made =
-                generate(model, &tokenizer, &prompts, &config, &pass, &mut |_, _| ControlFlow::Continue(()))?;
+            let made = generate(model, &tokenizer, &prompts, &config, &pass, &mut |_, _| ControlFlow::Continue(()))?;
             ids = made.into_iter().next().map(|one| one.ids).unwrap_or_default();
             Ok(())
         })

@@ -27,7 +27,8 @@ pub(super) fn multiply<const L: usize>(x: &Tensor, weights: [Option<&Tensor>; L]
         Kind::BFloat16 => FEW,
         _ => return None,
     };
-    let fits = |w: &&Tensor| w.kind() == kind && plain(w) && !w.requires_grad() && w.size2().is_ok_and(|s| s.1 == n_in as i64);
+    let fits =
+        |w: &&Tensor| w.kind() == kind && plain(w) && !w.requires_grad() && w.size2().is_ok_and(|s| s.1 == n_in as i64);
     let usable = (1..=few).contains(&n) && n_in > 0 && x.device() == Device::Cpu && x.kind() == kind;
     if !usable || x.requires_grad() || !weights.iter().all(fits) || !simd() {
         return None;
@@ -128,8 +129,8 @@ impl Weight for half::bf16 {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        __m256, _mm_add_ps, _mm_cvtss_f32, _mm_hadd_ps, _mm256_castps256_ps128, _mm256_extractf128_ps,
-        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps,
+        __m256, _MM_HINT_T0, _mm_add_ps, _mm_cvtss_f32, _mm_hadd_ps, _mm_prefetch, _mm256_castps256_ps128,
+        _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps,
     };
 
     use super::{Piece, Weight};
@@ -152,17 +153,19 @@ mod avx2 {
                 unsafe {
                     let (w, x) = (piece.weight.at(row * n_in), x.add(first * n_in));
                     let y = piece.out.at(first * piece.n_out + row);
-                    match (height, width) {
-                        (4, 1) => tile::<W, 4, 1>(w, x, y, piece.n_out, n_in),
-                        (4, 2) => tile::<W, 4, 2>(w, x, y, piece.n_out, n_in),
-                        (3, 1) => tile::<W, 3, 1>(w, x, y, piece.n_out, n_in),
-                        (3, 2) => tile::<W, 3, 2>(w, x, y, piece.n_out, n_in),
-                        (3, 3) => tile::<W, 3, 3>(w, x, y, piece.n_out, n_in),
-                        (3, 4) => tile::<W, 3, 4>(w, x, y, piece.n_out, n_in),
-                        (_, 1) => tile::<W, 1, 1>(w, x, y, piece.n_out, n_in),
-                        (_, 2) => tile::<W, 1, 2>(w, x, y, piece.n_out, n_in),
-                        (_, 3) => tile::<W, 1, 3>(w, x, y, piece.n_out, n_in),
-                        _ => tile::<W, 1, 4>(w, x, y, piece.n_out, n_in),
+                    match (height, width, first == 0) {
+                        (4, 1, _) => tile::<W, 4, 1, true>(w, x, y, piece.n_out, n_in),
+                        (4, 2, _) => tile::<W, 4, 2, true>(w, x, y, piece.n_out, n_in),
+                        (3, 1, _) => tile::<W, 3, 1, false>(w, x, y, piece.n_out, n_in),
+                        (3, 2, _) => tile::<W, 3, 2, false>(w, x, y, piece.n_out, n_in),
+                        (3, 3, true) => tile::<W, 3, 3, true>(w, x, y, piece.n_out, n_in),
+                        (3, 3, false) => tile::<W, 3, 3, false>(w, x, y, piece.n_out, n_in),
+                        (3, 4, true) => tile::<W, 3, 4, true>(w, x, y, piece.n_out, n_in),
+                        (3, 4, false) => tile::<W, 3, 4, false>(w, x, y, piece.n_out, n_in),
+                        (_, 1, _) => tile::<W, 1, 1, false>(w, x, y, piece.n_out, n_in),
+                        (_, 2, _) => tile::<W, 1, 2, false>(w, x, y, piece.n_out, n_in),
+                        (_, 3, _) => tile::<W, 1, 3, false>(w, x, y, piece.n_out, n_in),
+                        _ => tile::<W, 1, 4, false>(w, x, y, piece.n_out, n_in),
                     }
                 }
                 first += width;
@@ -177,16 +180,26 @@ mod avx2 {
     /// As [`piece`], for these rows; y is the first of R neighbours in each of M rows.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    unsafe fn tile<W: Weight, const R: usize, const M: usize>(
+    unsafe fn tile<W: Weight, const R: usize, const M: usize, const FETCH: bool>(
         w: *const W,
         x: *const f32,
         y: *mut f32,
         n_out: usize,
         n_in: usize,
     ) {
+        /// Bytes of a line of the cache.
+        const LINE: usize = 64;
         let mut sums = [[_mm256_setzero_ps(); M]; R];
         let whole = n_in / 8 * 8;
+        // The rows of the next tile are asked for while this one is computed: the processor itself follows a row only
+        // until its end, which comes soon.
+        let ahead = w.wrapping_add(R * n_in);
         for k in (0..whole).step_by(8) {
+            if FETCH && k % (LINE / size_of::<W>()) == 0 {
+                for r in 0..R {
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(r * n_in + k).cast());
+                }
+            }
             // SAFETY: k + 8 <= n_in.
             unsafe {
                 let mut weights = [_mm256_setzero_ps(); R];
@@ -232,7 +245,9 @@ mod tests {
     fn agrees_with_a_product_in_f64() {
         tch::manual_seed(3);
         for kind in [Kind::Float, Kind::BFloat16] {
-            for (n, n_in, sizes) in [(1, 64, [5, 12]), (2, 37, [3, 100]), (3, 8, [1, 2]), (5, 71, [13, 4]), (8, 300, [400, 7])] {
+            for (n, n_in, sizes) in
+                [(1, 64, [5, 12]), (2, 37, [3, 100]), (3, 8, [1, 2]), (5, 71, [13, 4]), (8, 300, [400, 7])]
+            {
                 let random = |rows: i64| Tensor::randn([rows, n_in], (Kind::Float, Device::Cpu)).to_kind(kind);
                 let (x, weights) = (random(n), sizes.map(random));
                 let got = multiply(&x, [Some(&weights[0]), Some(&weights[1])]);

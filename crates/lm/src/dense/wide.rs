@@ -2,7 +2,6 @@
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-
 /// Elements of the widened block, which should stay in the cache between its making and its use.
 const BLOCK: i64 = 1 << 19;
 

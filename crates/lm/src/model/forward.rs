@@ -57,7 +57,8 @@ impl CausalLm {
             Some(head) => Ok(head.forward(hidden, pass)),
             None => {
                 let mut shape = got;
-                let scores = dense::linear(&hidden.f_reshape([-1, self.config.hidden_size as i64])?, &self.embedding, None);
+                let scores =
+                    dense::linear(&hidden.f_reshape([-1, self.config.hidden_size as i64])?, &self.embedding, None);
                 if let Some(last) = shape.last_mut() {
                     *last = self.config.vocab_size as i64;
                 }
