@@ -1,7 +1,7 @@
 //! Keys and values of the tokens so far.
 
 use anyo_core::{Error, Result};
-use tch::{Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 /// Smallest number of positions that room is made for.
 const FIRST_ROOM: i64 = 64;
@@ -30,26 +30,40 @@ pub struct KvCache {
 /// Writes `new` into `slot` behind the first `len` positions of `axis`, making room where there is none; gives the first
 /// `len + s` positions.
 fn write_behind(slot: &mut Option<Tensor>, new: &Tensor, axis: i64, len: i64, max: i64) -> Result<Tensor> {
+    let total = len + new.size()[axis as usize];
+    let buffer = make_room(slot, &new.size(), (new.kind(), new.device()), axis, len, max)?;
+    buffer.f_narrow(axis, len, total - len)?.f_copy_(new)?;
+    Ok(buffer.f_narrow(axis, 0, total)?)
+}
+
+/// A handle to the buffer in `slot` with room behind its first `len` positions of `axis` for a tensor of size `new`.
+fn make_room(
+    slot: &mut Option<Tensor>,
+    new: &[i64],
+    options: (Kind, Device),
+    axis: i64,
+    len: i64,
+    max: i64,
+) -> Result<Tensor> {
     let size_at = |t: &Tensor| t.size()[axis as usize];
-    let total = len + size_at(new);
+    let total = len + new[axis as usize];
     let room = slot.as_ref().map_or(0, size_at);
     let buffer = match slot.take() {
         Some(buffer) if room >= total => buffer,
         old => {
             let room = total.max((2 * room).max(total + total / 4).max(FIRST_ROOM).min(max));
-            let mut size = new.size();
+            let mut size = new.to_vec();
             size[axis as usize] = room;
-            let grown = Tensor::f_empty(&size, (new.kind(), new.device()))?;
+            let grown = Tensor::f_empty(&size, options)?;
             if let Some(old) = old.filter(|_| len > 0) {
                 grown.f_narrow(axis, 0, len)?.f_copy_(&old.f_narrow(axis, 0, len)?)?;
             }
             grown
         }
     };
-    buffer.f_narrow(axis, len, total - len)?.f_copy_(new)?;
-    let filled = buffer.f_narrow(axis, 0, total)?;
+    let handle = buffer.shallow_clone();
     *slot = Some(buffer);
-    Ok(filled)
+    Ok(handle)
 }
 
 impl KvCache {
@@ -100,6 +114,19 @@ impl KvCache {
         })
     }
 
+    /// The buffers of keys and values of `layer`, `[B,Hkv,P,Dh]`, with room behind the filled positions for what has the size
+    /// `new` `[B,Hkv,S,Dh]`; the caller writes there.
+    pub(crate) fn room(&mut self, layer: usize, new: &[i64], options: (Kind, Device)) -> Result<(Tensor, Tensor)> {
+        let (len, max) = (self.len, self.max);
+        let Some(layer) = self.layers.get_mut(layer) else {
+            return Err(Error::invalid(format!("the cache has no layer {layer}; it belongs to another model")));
+        };
+        no_grad(|| {
+            let keys = make_room(&mut layer.keys, new, options, 2, len, max)?;
+            Ok((keys, make_room(&mut layer.values, new, options, 2, len, max)?))
+        })
+    }
+
     /// Writes the embedded inputs `[B,S,D]` of a LongRoPE model behind the earlier ones and returns all of them.
     pub(crate) fn append_inputs(&mut self, x: &Tensor) -> Result<Tensor> {
         let (len, max) = (self.len, self.max);
@@ -136,8 +163,6 @@ impl KvCache {
 
 #[cfg(test)]
 mod tests {
-    use tch::{Device, Kind};
-
     use super::*;
 
     #[test]

@@ -22,6 +22,7 @@ mod peft;
 pub mod plan;
 pub mod quant;
 mod rope;
+mod single_query;
 pub mod tokenizer;
 pub mod train;
 pub mod weights;

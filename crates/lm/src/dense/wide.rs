@@ -69,7 +69,11 @@ mod tests {
         let exact = weight.to_kind(Kind::Double);
         let (x, y) = (random([7, 400]), random([7, 3000]));
         let off = |got: Tensor, want: Tensor| (got - want).abs().max().double_value(&[]);
-        assert!(off(multiply(&x, &weight), x.to_kind(Kind::Double).matmul(&exact.tr())) < 2e-4);
-        assert!(off(multiply_back(&y, &weight), y.to_kind(Kind::Double).matmul(&exact)) < 2e-4);
+        // Sums of n products of size 1 pass √n; each of n additions may round by 6e-8 of that.
+        let bound = |n: f64| n.sqrt() * n.sqrt() * 6e-8 * 4.0;
+        let got = off(multiply(&x, &weight), x.to_kind(Kind::Double).matmul(&exact.tr()));
+        assert!(got < bound(400.0), "{got}");
+        let got = off(multiply_back(&y, &weight), y.to_kind(Kind::Double).matmul(&exact));
+        assert!(got < bound(3000.0), "{got}");
     }
 }

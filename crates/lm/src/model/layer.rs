@@ -9,6 +9,7 @@ use crate::{
     linear::Linear,
     pass::Pass,
     rope::Rotation,
+    single_query,
 };
 
 /// RMSNorm: x / √(mean x² + ε) in f32, back to the type of x, times the weight.
@@ -118,12 +119,20 @@ impl Layer {
                 (all.f_narrow(-1, 0, q)?, all.f_narrow(-1, q, kv)?, all.f_narrow(-1, q + kv, kv)?)
             }
         };
-        let (q, k, v) = (split(&q, h)?, split(&k, n_kv)?, split(&v, n_kv)?);
-        let (q, k) = (shared.rotation.apply(&q)?, shared.rotation.apply(&k)?);
         let visible = if self.windowed { &shared.windowed } else { &shared.full };
         let Some(visible) = visible else {
             return Err(anyo_core::Error::invalid("no mask for this layer"));
         };
+        let mut cache = cache;
+        if let Some((cache, layer)) = &mut cache {
+            let qkv = [&q, &k, &v];
+            let out = single_query::attend(qkv, self.heads, &shared.rotation, visible, cache, *layer)?;
+            if let Some(out) = out {
+                return Ok(self.o.forward(&out, pass));
+            }
+        }
+        let (q, k, v) = (split(&q, h)?, split(&k, n_kv)?, split(&v, n_kv)?);
+        let (q, k) = (shared.rotation.apply(&q)?, shared.rotation.apply(&k)?);
         let out = match cache {
             None => attend(&q, &k, &v, visible)?,
             Some((cache, layer)) => {

@@ -7,7 +7,7 @@ mod dynamic_map;
 pub mod loss;
 pub mod masks;
 pub mod packing;
-mod softmax_row;
+pub(crate) mod softmax_row;
 pub mod step;
 mod trainable;
 

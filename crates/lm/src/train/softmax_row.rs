@@ -61,7 +61,7 @@ fn body(row: &mut [f32], target: usize, c: RowLoss) -> f64 {
 }
 
 #[inline(always)]
-fn max_of(row: &[f32]) -> f32 {
+pub(crate) fn max_of(row: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let chunks = row.chunks_exact(LANES);
@@ -76,7 +76,7 @@ fn max_of(row: &[f32]) -> f32 {
 
 /// Replaces x by `e^(x − max)` and returns the sum.
 #[inline(always)]
-fn exp_in_place(row: &mut [f32], max: f32) -> f32 {
+pub(crate) fn exp_in_place(row: &mut [f32], max: f32) -> f32 {
     let mut lanes = [0f32; LANES];
     let mut chunks = row.chunks_exact_mut(LANES);
     for chunk in &mut chunks {
