@@ -75,10 +75,11 @@ def make(args):
 
 
 def repeated(body, repeats):
-    """Median seconds of `body`, after one call for warmth."""
-    body()
+    """Median seconds of `body`, after one call for warmth; with 0 repeats those of the first call."""
+    if repeats:
+        body()
     seconds = []
-    for _ in range(repeats):
+    for _ in range(max(repeats, 1)):
         start = time.perf_counter()
         body()
         seconds.append(time.perf_counter() - start)
@@ -198,7 +199,7 @@ def main():
     cli.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
     cli.add_argument("--form", choices=["generate", "loop"], default="generate", help="of decoding")
     cli.add_argument("--folder", type=Path, help="the model's folder")
-    cli.add_argument("--repeats", type=int, default=3, help="inside the process, after one call for warmth")
+    cli.add_argument("--repeats", type=int, default=3, help="inside the process, after one call for warmth; 0: the first call, for what takes minutes")
     cli.add_argument("--threads", type=int, default=2)
     cli.add_argument("--inner", action="store_true", help=argparse.SUPPRESS)
     args = cli.parse_args()

@@ -1,7 +1,7 @@
 //! Products with dense weights on the CPU that libtorch does slowly.
 //!
 //! Three cases are taken out of its hands, everything else stays with it:
-//! - few rows without gradients (cached decoding): the weights are read once, by all threads ([`few_rows`]);
+//! - one new place of few rows, without gradients (cached decoding): the weights are read once, by all threads ([`few_rows`]);
 //! - bf16 on processors without bf16 arithmetic, where libtorch falls back to plain loops: weights are widened a
 //!   block at a time and multiplied in f32, the result is rounded once ([`wide`]);
 //! - the same with gradients: the widened weight is part of the graph until the backward pass has passed it.
@@ -33,9 +33,6 @@ pub(crate) fn few<const L: usize>(
 
 /// `x W^T + b`, x `[N, in]`, W `[out, in]` of x's type or another float type; result `[N, out]` of x's type.
 pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-    if let Some([y]) = few(x, [Some(weight)], [bias]) {
-        return y;
-    }
     let kind = x.kind();
     if kind != weight.kind() || !wide::wanted(weight) {
         let bias = bias.map(|bias| bias.to_kind(kind));
@@ -49,6 +46,15 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tens
     match bias {
         Some(bias) => (y + bias).to_kind(kind),
         None => y.to_kind(kind),
+    }
+}
+
+/// Whether x of this shape `[B,S,D]` or `[B,D]` has one place per row, as a decode step; only such go to [`few`], so that
+/// a pass over several places has the same bits with and without gradients.
+pub(crate) fn single_place(shape: &[i64]) -> bool {
+    match shape {
+        [.., s, _] if shape.len() > 2 => *s == 1,
+        _ => true,
     }
 }
 

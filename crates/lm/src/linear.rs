@@ -172,7 +172,7 @@ impl Linear {
     pub(crate) fn forward_each<const L: usize>(layers: [&Self; L], x: &Tensor, pass: &Pass<'_>) -> [Tensor; L] {
         let mut shape = x.size();
         let flat = x.reshape([-1, shape.last().copied().unwrap_or(0)]); // [N, in]
-        let together = if L > 1 {
+        let together = if dense::single_place(&shape) {
             dense::few(&flat, layers.map(|layer| layer.dense_in(pass)), layers.map(Self::bias))
         } else {
             None

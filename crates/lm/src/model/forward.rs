@@ -57,8 +57,13 @@ impl CausalLm {
             Some(head) => Ok(head.forward(hidden, pass)),
             None => {
                 let mut shape = got;
-                let scores =
-                    dense::linear(&hidden.f_reshape([-1, self.config.hidden_size as i64])?, &self.embedding, None);
+                let flat = hidden.f_reshape([-1, self.config.hidden_size as i64])?;
+                let few =
+                    if dense::single_place(&shape) { dense::few(&flat, [Some(&self.embedding)], [None]) } else { None };
+                let scores = match few {
+                    Some([scores]) => scores,
+                    None => dense::linear(&flat, &self.embedding, None),
+                };
                 if let Some(last) = shape.last_mut() {
                     *last = self.config.vocab_size as i64;
                 }
