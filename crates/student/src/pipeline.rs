@@ -15,8 +15,8 @@ use serde_json::json;
 
 use crate::{
     config::{Ranges, StudentConfig},
-    student::{Student, baseline},
     run_watch::RunWatch,
+    student::{Student, baseline},
     train::{Fitted, Setup, fit},
     train_config::TrainConfig,
 };

@@ -12,8 +12,8 @@ use anyo_core::{
 use anyo_lm::{LoraConfig, Targets};
 use serde::{Deserialize, Serialize};
 
-pub use gate::{GateConfig, GateName, GateNorm};
 use crate::prompt::config::PromptConfig;
+pub use gate::{GateConfig, GateName, GateNorm};
 pub use train::{Curriculum, GroupRecipe, Groups, RecipeConfig, TeacherTrainConfig};
 
 /// `teacher:` in the configuration.

@@ -41,7 +41,8 @@ fn on_the_spot(config: &TeacherRunConfig, dataset: &Dataset, device: Device, run
         ("data_hash".to_owned(), dataset.hash.clone()),
     ]);
     // A resumed run goes on with the encoder that its teacher was trained with.
-    let same = |metadata: BTreeMap<String, String>| identity.iter().all(|(key, value)| metadata.get(key) == Some(value));
+    let same =
+        |metadata: BTreeMap<String, String>| identity.iter().all(|(key, value)| metadata.get(key) == Some(value));
     if path.is_file() && load_metadata(&path).is_ok_and(same) {
         student.load(&load_tensors(&path)?)?;
         return Encoder::new(student, &recipe.student, source);

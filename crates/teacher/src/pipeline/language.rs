@@ -6,7 +6,7 @@ use anyo_core::{
     Error, Result,
     data::Dataset,
     run::Run,
-    seed::{Stream, row_rng, derive},
+    seed::{Stream, derive, row_rng},
 };
 use anyo_lm::{
     CausalLm, LmConfig, LoadOptions, Tokenizer,
@@ -62,12 +62,7 @@ fn check_memory(shape: &LmConfig, kind: Kind, device: Device) -> Result<()> {
     Plan::new(shape, &request)?.fits(available)
 }
 
-fn trained_on_the_spot(
-    config: &TeacherRunConfig,
-    dataset: &Dataset,
-    device: Device,
-    run: &mut Run,
-) -> Result<PathBuf> {
+fn trained_on_the_spot(config: &TeacherRunConfig, dataset: &Dataset, device: Device, run: &mut Run) -> Result<PathBuf> {
     let recipe = &config.builtin;
     let texts = texts(dataset, &config.teacher.prompt, recipe.histories, recipe.model.seed);
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
@@ -108,8 +103,7 @@ fn texts(dataset: &Dataset, prompts: &PromptConfig, histories: usize, seed: u64)
         let mut rng = row_rng(base, i);
         let items = dataset.train.items(rows[rng.random_range(0..rows.len())]);
         let end = rng.random_range(1..=items.len());
-        let shown: Vec<&str> =
-            items[end.saturating_sub(prompts.window)..end].iter().map(|&item| title(item)).collect();
+        let shown: Vec<&str> = items[end.saturating_sub(prompts.window)..end].iter().map(|&item| title(item)).collect();
         let shown = shown.join(&prompts.separator);
         texts.push(if i % 4 == 0 {
             let wording = &prompts.templates[rng.random_range(0..prompts.templates.len())];

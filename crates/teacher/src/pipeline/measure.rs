@@ -66,12 +66,7 @@ pub(super) fn catalogue(parts: &Measured<'_>, ranker: Option<&Ranker<'_>>, run: 
 }
 
 /// Asks the test rows with candidates.
-pub(super) fn choices(
-    parts: &Measured<'_>,
-    candidates: &Candidates,
-    teacher: &Teacher,
-    run: &mut Run,
-) -> Result<()> {
+pub(super) fn choices(parts: &Measured<'_>, candidates: &Candidates, teacher: &Teacher, run: &mut Run) -> Result<()> {
     let choice = &parts.config.choice;
     if choice.rows == Some(0) {
         return Ok(());
@@ -108,11 +103,7 @@ pub(super) fn choices(
 }
 
 /// Selection where no head ranks the catalogue: HR@1 over the candidates of validation rows.
-pub(super) fn validate(
-    parts: &Measured<'_>,
-    candidates: &Candidates,
-    teacher: &Teacher,
-) -> Result<Vec<(String, f64)>> {
+pub(super) fn validate(parts: &Measured<'_>, candidates: &Candidates, teacher: &Teacher) -> Result<Vec<(String, f64)>> {
     let Measured { config, dataset, prompts, .. } = parts;
     let mut rows = candidates.rows(Draw::Valid, &dataset.valid, config.choice.min_history, prompts.n_templates())?;
     if config.teacher.train.valid_rows > 0 {

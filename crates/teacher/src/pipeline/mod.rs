@@ -67,7 +67,8 @@ pub fn run_teacher(config: &TeacherRunConfig, run: &mut Run) -> Result<()> {
     run.info(&format!("teacher {}: {n_parameters} parameters beside the language model", config.teacher.name));
     run.record("n_parameters", json!(n_parameters))?;
 
-    let parts = measure::Measured { config, dataset: &dataset, encoder: &encoder, prompts: &prompts, tokenizer: &tokenizer };
+    let parts =
+        measure::Measured { config, dataset: &dataset, encoder: &encoder, prompts: &prompts, tokenizer: &tokenizer };
     let ready = started.elapsed().as_secs_f64();
     let fitted = train(&parts, &candidates, &teacher, run)?;
     let metadata = BTreeMap::from([
