@@ -275,9 +275,9 @@ fn ratio(text: &str) -> f64 {
     let measured = measured.unwrap_or_else(|| panic!("{text}: {stdout} {stderr}"));
     let plan = Plan::new(&config(&case.shape), &case.request).unwrap();
     let ratio = plan.total() as f64 / measured as f64;
-    println!("{text:44} plan {:>11} measured {:>11} ratio {ratio:.3}", bytes_text(plan.total()), bytes_text(measured));
+    eprintln!("{text:44} plan {:>11} measured {:>11} ratio {ratio:.3}", bytes_text(plan.total()), bytes_text(measured));
     if std::env::var("ANYO_PLAN_LINES").is_ok() {
-        println!("{plan}\n{stdout}{stderr}");
+        eprintln!("{plan}\n{stdout}{stderr}");
     }
     ratio
 }

@@ -59,7 +59,8 @@ impl ListCheck {
         }
         let (rank, distance) = truth;
         let known = (1..=n_items as u32).contains(&rank) && distance.is_finite() && distance >= 0.0;
-        if !known && !(rank == 0 && distance.is_nan()) {
+        let unknown = rank == 0 && distance.is_nan();
+        if !known && !unknown {
             return Err(format!(
                 "true_item_rank {rank} with true_item_distance {distance}: wanted 1..={n_items} with a distance from 0 \
                  up, or 0 with NaN where it is not known"

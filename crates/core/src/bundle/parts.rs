@@ -38,13 +38,16 @@ pub(super) fn write(path: &Path, batches: (u64, u64), lists: &Lists) -> Result<(
     write_atomic(path, &out)
 }
 
-/// Reads a part; the error is a sentence without the path.
-pub(super) fn read(path: &Path, top_n: usize) -> Result<std::result::Result<((u64, u64), Lists), String>> {
+/// The batches `first..end` and their lists, or what is wrong with them in a sentence without the path.
+type Part = std::result::Result<((u64, u64), Lists), String>;
+
+/// Reads a part.
+pub(super) fn read(path: &Path, top_n: usize) -> Result<Part> {
     let bytes = fs::read(path).map_err(Error::io(path, "read a part of the export"))?;
     Ok(parse(&bytes, top_n))
 }
 
-fn parse(bytes: &[u8], top_n: usize) -> std::result::Result<((u64, u64), Lists), String> {
+fn parse(bytes: &[u8], top_n: usize) -> Part {
     let body = bytes.len().checked_sub(32).filter(|&n| n >= 40).ok_or("is truncated")?;
     let (body, checksum) = bytes.split_at(body);
     if Sha256::digest(body)[..] != *checksum || !body.starts_with(MAGIC) {

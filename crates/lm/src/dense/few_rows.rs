@@ -180,6 +180,7 @@ mod avx2 {
     /// As [`piece`], for these rows; y is the first of R neighbours in each of M rows.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
+    #[allow(clippy::needless_range_loop, reason = "m and r count registers, in x, weights and sums alike")]
     unsafe fn tile<W: Weight, const R: usize, const M: usize, const FETCH: bool>(
         w: *const W,
         x: *const f32,

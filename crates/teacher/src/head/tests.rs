@@ -23,7 +23,7 @@ fn the_loss_is_that_of_a_full_softmax() {
         let mut params = Params::new(Device::Cpu);
         let head = Head::new(&config(which, normalize, item_bias), 8, &items, Some(&titles), &mut params, 1).unwrap();
         if let Some(bias) = params.get("head.bias") {
-            let _ = no_grad(|| bias.shallow_clone().copy_(&randn(&[11])));
+            no_grad(|| bias.shallow_clone().copy_(&randn(&[11])));
         }
         let states = randn(&[3, 8]).set_requires_grad(true);
         let inputs: Vec<Tensor> =

@@ -79,7 +79,7 @@ fn trained_on_the_spot(config: &TeacherRunConfig, dataset: &Dataset, device: Dev
                 run.info(&format!("  step {step} of {}: loss {:.3}", recipe.model.steps, figures.loss));
             }
         },
-        &stop,
+        stop,
     )?;
     run.info(&format!(
         "built-in language model {}{}",

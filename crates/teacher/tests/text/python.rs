@@ -52,7 +52,7 @@ fn compare(tokenizer: &Tokenizer, name: &str, rows: usize) -> (usize, usize) {
         assert_eq!(text(&prompts, tokenizer, &ids), text(&prompts, tokenizer, &wanted), "{case}");
         if ids == wanted { same += 1 } else { other += 1 }
     }
-    println!("{name}: {same} prompts with the same ids, {other} with other ids for the same text");
+    eprintln!("{name}: {same} prompts with the same ids, {other} with other ids for the same text");
     (same, other)
 }
 

@@ -56,7 +56,7 @@ fn check_prompts(data: &Dataset, config: &PromptConfig, tokenizer: &Tokenizer, r
             other => panic!("row {}: {other:?} for {said:?}", row.row),
         }
     }
-    println!("{}: longest example {longest} tokens\n{}", data.name, made.summary());
+    eprintln!("{}: longest example {longest} tokens\n{}", data.name, made.summary());
     made
 }
 

@@ -133,9 +133,12 @@ fn manifests() {
     Bundle::open(&folder, None).unwrap();
 }
 
+/// A damage, and what the message holds.
+type Case = (fn(&mut Lists), &'static [&'static str]);
+
 #[test]
 fn lists() {
-    let cases: [(fn(&mut Lists), &[&str]); 13] = [
+    let cases: [Case; 13] = [
         (|l| l.rows.swap(2, 3), &["row 2 (line 3 of the file, from 0)", "rows must ascend; the row before it is 3"]),
         (|l| l.rows[3] = 2, &["row 2 (line 3", "stands there twice"]),
         (|l| l.rows[6] = 7, &["row 7 (line 6", "the data set has rows 0..7"]),
