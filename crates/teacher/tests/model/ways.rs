@@ -7,7 +7,7 @@ mod say;
 use std::path::{Path, PathBuf};
 
 use anyo_core::{Batch, Recommender, Result, data::Item, torch::Init};
-use anyo_lm::{Causal, CausalLm, LmInput, Pass, Tokenizer, generate::Finish};
+use anyo_lm::{Causal, CausalLm, LmInput, Pass, Tokenizer};
 use anyo_teacher::{
     AddedTokens, AnswerEnd, Bos, CandidatesConfig, ChoiceRow, Encoder, Found, GateMode, Grounding, Likelihood, Likely,
     MarkerNames, Matcher, Parts, PromptConfig, PromptMode, PromptSource, Prompted, Prompts, RankSettings, Ranker,

@@ -2,39 +2,49 @@
 
 use std::fs;
 
+use anyo_lm::generate::{Finish, Generated};
+
 use super::*;
 
-/// The next token again and again, the whole sequence anew for each: no cache, no batch.
-fn step_by_step(
-    world: &World,
-    history: &[u32],
-    prompt: &Prompted,
-    banned: &[u32],
-    stops: &[u32],
-    n: usize,
-) -> Vec<u32> {
+/// Each token of an answer against the likeliest there, the whole sequence read anew for each, without cache and batch:
+/// how far its logit lies below the largest, and how far the second largest does.
+///
+/// Of two tokens that are equal up to rounding either may come, so no test may ask for the very same one there.
+fn below_best(world: &World, history: &[u32], prompt: &Prompted, said: &Generated, banned: &[u32]) -> Vec<(f64, f64)> {
     let gate = world.gate(history);
     let mut prompt = prompt.clone();
     prompt.ids.extend(world.teacher.answer_bos());
-    let mut said = Vec::new();
-    while said.len() < n {
+    let stop = if let Finish::StopId(id) = said.finish { Some(id) } else { None };
+    let mut steps = Vec::new();
+    for &id in said.ids.iter().chain(&stop) {
         let row = [Sequence { prompt: &prompt, answer: &[] }];
-        let next = no_grad(|| {
+        steps.push(no_grad(|| {
             let prepared = world.teacher.prepare(&row, Side::Right).unwrap();
             let states = world.teacher.states(&prepared, gate.as_ref(), None).unwrap();
             let logits = world.teacher.lm().logits(&states.get(-1)).unwrap();
             for &id in banned {
                 let _ = logits.get(i64::from(id)).fill_(f64::NEG_INFINITY);
             }
-            logits.argmax(-1, false).int64_value(&[])
-        });
-        if stops.contains(&(next as u32)) {
-            break;
-        }
-        said.push(next as u32);
-        prompt.ids.push(next);
+            let (best, _) = logits.topk(2, -1, true, true);
+            let [first, second] = [0, 1].map(|place| best.double_value(&[place]));
+            (first - logits.double_value(&[i64::from(id)]), first - second)
+        }));
+        prompt.ids.push(i64::from(id));
     }
-    said
+    steps
+}
+
+/// Whether each token is the likeliest up to rounding, and whether no other came near it.
+fn check(world: &World, history: &[u32], prompt: &Prompted, said: &Generated, banned: &[u32]) -> bool {
+    let steps = below_best(world, history, prompt, said, banned);
+    assert!(steps.iter().all(|(below, _)| *below < 1e-3), "{history:?}: {steps:?}");
+    assert!(said.n_new == steps.len() && said.n_new > 0);
+    assert!(said.ids.iter().all(|id| !banned.contains(id)));
+    match said.finish {
+        Finish::StopId(_) => assert!(said.n_new <= world.prompts.longest_answer()),
+        _ => assert_eq!((&said.finish, said.n_new), (&Finish::Length, world.prompts.longest_answer())),
+    }
+    steps.iter().all(|(_, second)| *second > 1e-3)
 }
 
 #[test]
@@ -59,26 +69,37 @@ fn generation_takes_the_likeliest_token_step_by_step() {
             world.teacher.lm().embedding().get(i64::from(pad)).copy_(&(state * factor));
         });
         let speaker = world.speaker();
-        let (banned, n) = (world.prompts.banned(), world.prompts.longest_answer());
-        let stops = &speaker.config().stop_ids;
-        assert_eq!(step_by_step(&world, histories[0], &prompts[0], &[], stops, 1), [pad]);
+        let banned = world.prompts.banned();
+        let said = speaker.say(&histories[..1], &prompts[..1]).unwrap();
+        let free = below_best(&world, histories[0], &prompts[0], &said[0], &[]);
+        assert!(free[0].0 > 0.1, "the ban had nothing to do: {free:?}");
         for mode in [PromptMode::Hybrid, PromptMode::TextOnly] {
             let prompts = world.open(&histories, mode);
             let together = speaker.say(&histories, &prompts).unwrap();
+            let mut clear = Vec::new();
             for (i, (prompt, said)) in prompts.iter().zip(&together).enumerate() {
-                assert_eq!(said.ids, step_by_step(&world, histories[i], prompt, banned, stops, n), "row {i}");
-                assert!(said.ids.iter().all(|id| !banned.contains(id)));
-                assert!(said.n_new <= n && matches!(said.finish, Finish::Length | Finish::StopId(_)));
-                assert_eq!(&speaker.say(&histories[i..=i], &prompts[i..=i]).unwrap()[0], said, "row {i} alone");
+                clear.push(check(&world, histories[i], prompt, said, banned));
+                let alone = &speaker.say(&histories[i..=i], &prompts[i..=i]).unwrap()[0];
+                assert!(alone == said || !clear[i], "row {i} alone: {alone:?} {said:?}");
             }
+            let n_clear = clear.iter().filter(|clear| **clear).count();
+            eprintln!("{n_clear} of 8 answers without a tie up to rounding");
+            assert!(n_clear >= 5, "{clear:?}");
+            let same = |got: &[String], wanted: &[String], clear: &[bool]| {
+                assert_eq!(got.len(), wanted.len());
+                let mut rows = got.iter().zip(wanted).zip(clear);
+                assert!(rows.all(|((got, wanted), clear)| got == wanted || !clear), "{got:?} {wanted:?}");
+            };
             let texts: Vec<String> = together.into_iter().map(|said| said.text).collect();
             for batch in [1, 3, 64] {
-                assert_eq!(speaker.next(&histories, &RankSettings { mode, batch, ..HYBRID }).unwrap(), texts);
+                let got = speaker.next(&histories, &RankSettings { mode, batch, ..HYBRID }).unwrap();
+                same(&got, &texts, &clear);
             }
             // In another order with others beside.
-            let mixed: Vec<&[u32]> = histories.iter().rev().chain(&histories[2..5]).copied().collect();
-            let wanted: Vec<String> = texts.iter().rev().chain(&texts[2..5]).cloned().collect();
-            assert_eq!(speaker.next(&mixed, &RankSettings { mode, batch: 4, ..HYBRID }).unwrap(), wanted);
+            let places = [7, 6, 5, 4, 3, 2, 1, 0, 2, 3, 4];
+            let mixed = places.map(|i| histories[i]);
+            let got = speaker.next(&mixed, &RankSettings { mode, batch: 4, ..HYBRID }).unwrap();
+            same(&got, &places.map(|i| texts[i].clone()), &places.map(|i| clear[i]));
             assert!(texts.iter().any(|text| text != &texts[0]), "rows that say the same prove little");
         }
     }
@@ -122,10 +143,8 @@ fn a_zero_shot_teacher_speaks_and_scores() {
     }
     let speaker = world.speaker();
     let prompts = world.open(&histories, PromptMode::TextOnly);
-    let (banned, n) = (world.prompts.banned(), world.prompts.longest_answer());
     for (i, said) in speaker.say(&histories, &prompts).unwrap().iter().enumerate() {
-        let wanted = step_by_step(&world, histories[i], &prompts[i], banned, &speaker.config().stop_ids, n);
-        assert_eq!(said.ids, wanted, "row {i}");
+        check(&world, histories[i], &prompts[i], said, world.prompts.banned());
     }
     let grounding = Grounding::new(&speaker, settings, TitleState::Last, &mut |_| Ok(())).unwrap();
     assert_eq!(grounding.ground(&histories).unwrap().scores.size(), [8, 8]);
