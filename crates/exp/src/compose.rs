@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use anyo_core::config::{SearchPath, compose_all};
 use anyo_student::BaselineRunConfig;
+use anyo_teacher::TeacherRunConfig;
 
 use crate::{bundles, run_lm};
 
@@ -17,6 +18,7 @@ pub fn compose_conf(conf: &Path) -> Vec<(String, Result<usize, String>)> {
     let compose = |name: &str| {
         let composed = match name {
             "run-student-baseline" => compose_all::<BaselineRunConfig>(&search, name, GIVEN),
+            "run-teacher" => compose_all::<TeacherRunConfig>(&search, name, GIVEN),
             "export-bundle" => compose_all::<bundles::ExportRunConfig>(&search, name, &["student_run=latest"]),
             "import-bundle" => {
                 let given: Vec<&str> = ["from=lists.tsv", "position=train"].iter().chain(GIVEN).copied().collect();

@@ -81,6 +81,17 @@ impl Visible {
     }
 }
 
+impl Visible {
+    /// What a single query adds to its scores, and how many of the last keys it sees; `None` where queries differ.
+    pub(crate) fn added_only(&self) -> Option<(Option<&Tensor>, Option<i64>)> {
+        match &self.mask {
+            Mask::All => Some((None, self.last)),
+            Mask::Added(mask) => Some((Some(mask), self.last)),
+            Mask::Causal => None,
+        }
+    }
+}
+
 fn added(hidden: &Tensor, kind: Kind) -> Result<Tensor> {
     let zeros = Tensor::f_zeros(hidden.size(), (kind, hidden.device()))?;
     Ok(zeros.f_masked_fill(hidden, f64::NEG_INFINITY)?)

@@ -30,26 +30,40 @@ pub struct KvCache {
 /// Writes `new` into `slot` behind the first `len` positions of `axis`, making room where there is none; gives the first
 /// `len + s` positions.
 fn write_behind(slot: &mut Option<Tensor>, new: &Tensor, axis: i64, len: i64, max: i64) -> Result<Tensor> {
+    let total = len + new.size()[axis as usize];
+    let buffer = make_room(slot, &new.size(), (new.kind(), new.device()), axis, len, max)?;
+    buffer.f_narrow(axis, len, total - len)?.f_copy_(new)?;
+    Ok(buffer.f_narrow(axis, 0, total)?)
+}
+
+/// A handle to the buffer in `slot` with room behind its first `len` positions of `axis` for a tensor of size `new`.
+fn make_room(
+    slot: &mut Option<Tensor>,
+    new: &[i64],
+    options: (Kind, Device),
+    axis: i64,
+    len: i64,
+    max: i64,
+) -> Result<Tensor> {
     let size_at = |t: &Tensor| t.size()[axis as usize];
-    let total = len + size_at(new);
+    let total = len + new[axis as usize];
     let room = slot.as_ref().map_or(0, size_at);
     let buffer = match slot.take() {
         Some(buffer) if room >= total => buffer,
         old => {
             let room = room_for(total, room, max);
-            let mut size = new.size();
+            let mut size = new.to_vec();
             size[axis as usize] = room;
-            let grown = Tensor::f_empty(&size, (new.kind(), new.device()))?;
+            let grown = Tensor::f_empty(&size, options)?;
             if let Some(old) = old.filter(|_| len > 0) {
                 grown.f_narrow(axis, 0, len)?.f_copy_(&old.f_narrow(axis, 0, len)?)?;
             }
             grown
         }
     };
-    buffer.f_narrow(axis, len, total - len)?.f_copy_(new)?;
-    let filled = buffer.f_narrow(axis, 0, total)?;
+    let handle = buffer.shallow_clone();
     *slot = Some(buffer);
-    Ok(filled)
+    Ok(handle)
 }
 
 /// Positions to make room for when `total` are needed and there is room for `room`.
@@ -117,6 +131,19 @@ impl KvCache {
         no_grad(|| {
             let keys = write_behind(&mut layer.keys, keys, 2, len, max)?;
             Ok((keys, write_behind(&mut layer.values, values, 2, len, max)?))
+        })
+    }
+
+    /// The buffers of keys and values of `layer`, `[B,Hkv,P,Dh]`, with room behind the filled positions for what has the size
+    /// `new` `[B,Hkv,S,Dh]`; the caller writes there.
+    pub(crate) fn room(&mut self, layer: usize, new: &[i64], options: (Kind, Device)) -> Result<(Tensor, Tensor)> {
+        let (len, max) = (self.len, self.max);
+        let Some(layer) = self.layers.get_mut(layer) else {
+            return Err(Error::invalid(format!("the cache has no layer {layer}; it belongs to another model")));
+        };
+        no_grad(|| {
+            let keys = make_room(&mut layer.keys, new, options, 2, len, max)?;
+            Ok((keys, make_room(&mut layer.values, new, options, 2, len, max)?))
         })
     }
 

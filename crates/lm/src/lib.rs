@@ -9,6 +9,7 @@ mod cache;
 mod causal;
 pub mod chat;
 pub mod config;
+mod dense;
 #[doc(hidden)]
 pub mod fuzz;
 mod gated;
@@ -22,6 +23,7 @@ mod peft;
 pub mod plan;
 pub mod quant;
 mod rope;
+mod single_query;
 pub mod tokenizer;
 pub mod train;
 pub mod weights;

@@ -202,7 +202,8 @@ pub fn load(path: &Path, device: Device, kind: Kind) -> Result<CausalLm> {
         };
         let bytes = &bytes[HEADER + 4 * start..HEADER + 4 * (start + n)];
         let info = TensorInfo { dtype: Dtype::F32, shape: shape.to_vec(), start: 0, end: bytes.len() };
-        let tensor = convert::tensor(path, name, bytes, &info, (Kind::Float, Device::Cpu), &|_| ())?;
+        let source = convert::Source { bytes, file: None };
+        let tensor = convert::tensor(path, name, &source, &info, (Kind::Float, Device::Cpu), &|_| ())?;
         let tensor = if name.ends_with("q_proj.weight") || name.ends_with("k_proj.weight") {
             let d = header.dim as i64;
             // Row 2i + j of a head becomes row j·half + i.

@@ -16,6 +16,11 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
+    /// Cosine and sine as they are kept.
+    pub(crate) fn tables(&self) -> [&Tensor; 2] {
+        [&self.cos, &self.sin]
+    }
+
     /// Turns x `[B,H,S,Dh]` to its positions.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let rotated = self.cos.size().last().copied().unwrap_or(0);

@@ -1,8 +1,8 @@
 //! Weights in safetensors files: one `model.safetensors`, or shards that `model.safetensors.index.json` lists.
 //!
-//! Files are memory-mapped and tensors are converted one at a time; the pages of a tensor that was converted are given
-//! back, so that the peak stays near the size of the model itself. Everything a file says is checked before any memory
-//! is reserved for it.
+//! Files are memory-mapped and tensors are made one at a time. Values that need no conversion are read straight into the
+//! tensor; the pages of others are given back once they are converted, so that the peak stays near the size of the model
+//! itself. Everything a file says is checked before any memory is reserved for it.
 
 pub(crate) mod convert;
 mod header;
@@ -39,6 +39,7 @@ pub(crate) fn damaged(path: &Path, message: impl Into<String>) -> Error {
 struct Mapped {
     path: PathBuf,
     bytes: Mmap,
+    file: File,
     data: usize,
 }
 
@@ -134,7 +135,7 @@ impl WeightFiles {
                 return Err(damaged(path, message));
             }
         }
-        self.files.push(Mapped { path: path.to_owned(), bytes, data });
+        self.files.push(Mapped { path: path.to_owned(), bytes, file, data });
         Ok(())
     }
 
@@ -217,7 +218,9 @@ impl WeightFiles {
                 let _ = unsafe { file.bytes.unchecked_advise_range(advice, range.start + part.start, part.len()) };
             }
         };
-        convert::tensor(&file.path, name, &file.bytes[range.clone()], info, (kind, device), &release)
+        let source =
+            convert::Source { bytes: &file.bytes[range.clone()], file: Some((&file.file, range.start as u64)) };
+        convert::tensor(&file.path, name, &source, info, (kind, device), &release)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 
 /// A batch for the language model.
 pub(crate) struct Asked {
-    /// With the vectors of added tokens and items in place, the teacher's BOS of answers behind.
+    /// With the vectors of added tokens and items in place.
     pub(crate) prompts: Vec<Prompt>,
     /// Expert weights `[B,E]`; `None` without a gate.
     pub(crate) gate: Option<Tensor>,
@@ -48,7 +48,6 @@ impl Asked {
                     let own = embedded.f_get(row as i64)?.f_narrow(0, 0, n as i64)?;
                     prompt = prompt.with(Injected::new((0..n).collect(), &own)?);
                 }
-                prompt.ids.extend(tokens(teacher.answer_bos().as_slice())?);
                 Ok(prompt)
             });
             Ok(Self { prompts: prompts.collect::<Result<_>>()?, gate })

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyo_core::{
-    Error, Result,
+    Batch, Error, Recommender, Result,
     config::load_saved,
     data::Dataset,
     torch::{Params, load_tensors, tensor_file::load_metadata},
@@ -25,6 +25,14 @@ pub struct Encoder {
     items: Tensor,
     state_width: i64,
     source: String,
+    name: &'static str,
+}
+
+impl Recommender for Encoder {
+    /// The encoder's own ranking, with its own head: what the teacher is compared with.
+    fn score(&self, batch: &Batch<'_>) -> Result<Tensor> {
+        self.student.score(batch)
+    }
 }
 
 impl Encoder {
@@ -44,7 +52,7 @@ impl Encoder {
         if items.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
             return Err(Error::invalid(format!("the item vectors of the encoder {source} are not finite")));
         }
-        let mut this = Self { student, max_len: recipe.max_len, items, state_width: 0, source };
+        let mut this = Self { student, max_len: recipe.max_len, items, state_width: 0, source, name: config.name() };
         this.state_width = this.newest(&[&[0]]).size()[1];
         Ok(this)
     }
@@ -114,6 +122,11 @@ impl Encoder {
         let student = Student::new(&config, n_items, device, 0)?;
         student.load(&tensors).map_err(|error| refuse(error.to_string()))?;
         Self::new(student, &config, weights.display().to_string())
+    }
+
+    /// The student's name, for tables.
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// What it is, for records.

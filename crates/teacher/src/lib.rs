@@ -14,6 +14,7 @@ mod head;
 mod likelihood;
 pub mod metric;
 mod model;
+mod pipeline;
 mod projector;
 pub mod prompt;
 mod rank;
@@ -35,6 +36,10 @@ pub use metric::{
     matcher::{Found, Matcher},
 };
 pub use model::{AddedTokens, Counts, Layout, Parts, Prepared, Sequence, Side, Teacher};
+pub use pipeline::{
+    BUNDLE_FOLDER, BuiltinRecipe, ChoiceConfig, EncoderRecipe, TEACHER_FILE, TeacherExport, TeacherRunConfig,
+    run_teacher,
+};
 pub use projector::Projector;
 pub use prompt::{
     Prompts,

@@ -25,8 +25,7 @@ pub enum Likely {
 /// Log-likelihoods of titles after the prompt without candidates. Do not train the teacher while this exists.
 ///
 /// The answer of an item is its title and the end mark (with the prompts' `second_bos`, a BOS in front), so a title that
-/// begins another one is no likelier for that. The teacher's own BOS of answers belongs to the prompt: it would add the
-/// same number to all. A prompt is read once, and its cache serves all titles.
+/// begins another one is no likelier for that. A prompt is read once, and its cache serves all titles.
 ///
 /// As a [`Recommender`] it scores the whole catalogue: about the tokens of all titles for each history, for small
 /// catalogues. [`Rerank`] asks for a few items only.

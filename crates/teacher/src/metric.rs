@@ -124,6 +124,26 @@ impl ChoiceMetrics {
             legacy: Rates::new(n, legacy[0], legacy[1], 0),
         }
     }
+
+    /// Names and values for a validation: `hr@1`, `valid_ratio` and the original's `legacy_hr@1`.
+    pub fn scalars(&self) -> Vec<(String, f64)> {
+        let Self { robust, legacy, .. } = self;
+        [("hr@1", robust.hr), ("valid_ratio", robust.valid_ratio), ("legacy_hr@1", legacy.hr)]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into()
+    }
+
+    /// The rates with their standard errors, in one line.
+    pub fn line(&self) -> String {
+        let rates = |r: &Rates| {
+            let valid = r.hr_valid.zip(r.hr_valid_se).map_or("–".to_owned(), |(p, se)| format!("{p:.4} ± {se:.4}"));
+            format!(
+                "HR@1 {:.4} ± {:.4} (of valid answers {valid}), valid {:.4} ± {:.4}",
+                r.hr, r.hr_se, r.valid_ratio, r.valid_ratio_se
+            )
+        };
+        format!("{}; legacy rule {}", rates(&self.robust), rates(&self.legacy))
+    }
 }
 
 #[cfg(test)]

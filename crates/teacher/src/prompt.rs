@@ -151,6 +151,17 @@ impl Prompts {
         &self.titles
     }
 
+    /// Tokens of an item's title alone.
+    pub fn title(&self, item: u32) -> &[i64] {
+        self.bare.get(item as usize)
+    }
+
+    /// Tokens of the titles that a prompt shows of a history: rows of like length are computed together.
+    pub fn history_tokens(&self, history: &[u32]) -> usize {
+        let shown = &history[history.len().saturating_sub(self.window)..];
+        shown.iter().map(|&item| self.title(item).len()).sum()
+    }
+
     /// Tokens that end an answer; generation may stop at the first of them.
     pub fn end(&self) -> &[i64] {
         &self.end

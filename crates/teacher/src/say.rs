@@ -22,8 +22,8 @@ use crate::{
 ///
 /// The likeliest token each time, banned ids never, until the end mark of answers, a token at which the tokenizer's model
 /// stops, or the length of the catalogue's longest answer. A row's text depends on its history and prompt alone, up to the
-/// rounding of products of another size. A teacher with a BOS between prompt and answer gets it written in front; a BOS
-/// that is part of the answers ([`crate::PromptConfig`]'s `second_bos`) it has to say itself.
+/// rounding of products of another size. A BOS in front of the answers ([`crate::PromptConfig`]'s `second_bos`) it has to
+/// say itself.
 ///
 /// Differs: the released code goes on to 64 tokens, strips blanks and cuts at the first line break behind them, so that a
 /// line break in front of an answer does not end it; here an answer ends at its end mark wherever that comes.

@@ -8,6 +8,7 @@ use crate::{
     attention::{Layout, Visible},
     cache::KvCache,
     causal::{Causal, LmInput},
+    dense,
     gated::check_gate,
     pass::Pass,
 };
@@ -54,7 +55,20 @@ impl CausalLm {
         }
         match &self.head {
             Some(head) => Ok(head.forward(hidden, pass)),
-            None => Ok(hidden.f_linear(&self.embedding, None::<&Tensor>)?),
+            None => {
+                let mut shape = got;
+                let flat = hidden.f_reshape([-1, self.config.hidden_size as i64])?;
+                let few =
+                    if dense::single_place(&shape) { dense::few(&flat, [Some(&self.embedding)], [None]) } else { None };
+                let scores = match few {
+                    Some([scores]) => scores,
+                    None => dense::linear(&flat, &self.embedding, None),
+                };
+                if let Some(last) = shape.last_mut() {
+                    *last = self.config.vocab_size as i64;
+                }
+                Ok(scores.f_view(shape.as_slice())?)
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use crate::{
     linear::Linear,
     pass::Pass,
     rope::Rotation,
+    single_query,
 };
 
 /// RMSNorm: x / √(mean x² + ε) in f32, back to the type of x, times the weight.
@@ -88,7 +89,7 @@ impl Layer {
         let x = x.f_add(&attention)?;
         let inside = self.post_norm.forward(&x)?;
         let (gate, up) = match &self.gate_up {
-            GateUp::Split(gate, up) => (gate.forward(&inside, pass), up.forward(&inside, pass)),
+            GateUp::Split(gate, up) => Linear::forward_each([gate, up], &inside, pass).into(),
             GateUp::Fused(both) => {
                 let both = both.forward(&inside, pass);
                 let f = both.size().last().copied().unwrap_or(0) / 2;
@@ -111,19 +112,27 @@ impl Layer {
         // [B,S,H·Dh] → [B,H,S,Dh]
         let split = |x: &Tensor, n: i64| x.f_reshape([b, s, n, width])?.f_transpose(1, 2);
         let (q, k, v) = match &self.qkv {
-            Qkv::Split(q, k, v) => (q.forward(x, pass), k.forward(x, pass), v.forward(x, pass)),
+            Qkv::Split(q, k, v) => Linear::forward_each([q, k, v], x, pass).into(),
             Qkv::Fused(all) => {
                 let all = all.forward(x, pass);
                 let (q, kv) = (h * width, n_kv * width);
                 (all.f_narrow(-1, 0, q)?, all.f_narrow(-1, q, kv)?, all.f_narrow(-1, q + kv, kv)?)
             }
         };
-        let (q, k, v) = (split(&q, h)?, split(&k, n_kv)?, split(&v, n_kv)?);
-        let (q, k) = (shared.rotation.apply(&q)?, shared.rotation.apply(&k)?);
         let visible = if self.windowed { &shared.windowed } else { &shared.full };
         let Some(visible) = visible else {
             return Err(anyo_core::Error::invalid("no mask for this layer"));
         };
+        let mut cache = cache;
+        if let Some((cache, layer)) = &mut cache {
+            let qkv = [&q, &k, &v];
+            let out = single_query::attend(qkv, self.heads, &shared.rotation, visible, cache, *layer)?;
+            if let Some(out) = out {
+                return Ok(self.o.forward(&out, pass));
+            }
+        }
+        let (q, k, v) = (split(&q, h)?, split(&k, n_kv)?, split(&v, n_kv)?);
+        let (q, k) = (shared.rotation.apply(&q)?, shared.rotation.apply(&k)?);
         let out = match cache {
             None => attend(&q, &k, &v, visible)?,
             Some((cache, layer)) => {

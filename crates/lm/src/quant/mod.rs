@@ -18,6 +18,8 @@ use anyo_core::Result;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use crate::dense;
+
 pub use dynamic_map::DynamicMap;
 pub use int8::Int8Weight;
 pub use nf4::{BLOCK, CODE, Nf4Weight};
@@ -107,6 +109,9 @@ impl Base {
 
     /// `x W^T + b`, x `[N, in]` → `[N, out]` of x's type.
     pub fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        if let Self::Dense(weight) = self {
+            return dense::linear(x, weight, bias);
+        }
         let kind = x.kind();
         let x = &match self {
             Self::Int8(weight) => weight.activations(x),

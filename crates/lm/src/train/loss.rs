@@ -13,6 +13,7 @@ use super::{
     masks::IGNORE,
     softmax_row::{RowLoss, cross_entropy_row},
 };
+use crate::dense::wide;
 
 /// Elements of a block of logits on the CPU; with a large vocabulary [`MIN_ROWS`] decides.
 const CPU_BLOCK: usize = 1 << 20;
@@ -111,6 +112,7 @@ impl CrossEntropy {
             let out = picked.f_empty_like()?;
             // Summed over many blocks, so in f32 whatever the head's type.
             let exact = kind == Kind::Float;
+            let widened = wide::wanted(&weight);
             let mut by_weight = match weight_grad {
                 true => Some(Tensor::f_zeros([v, d], (Kind::Float, weight.device()))?),
                 false => None,
@@ -125,15 +127,25 @@ impl CrossEntropy {
             for start in (0..n).step_by(step) {
                 let len = step.min(n - start);
                 let block = picked.f_narrow(0, start as i64, len as i64)?;
-                let mut logits = match &buffer {
-                    Some(buffer) => {
+                let wide_block = widened.then(|| block.f_to_kind(Kind::Float)).transpose()?;
+                let mut logits = match (&wide_block, &buffer) {
+                    (Some(block), _) => wide::multiply(block, &weight),
+                    (None, Some(buffer)) => {
                         let logits = buffer.f_narrow(0, 0, len as i64)?;
                         let _ = block.f_mm_out(&logits, &weight_t)?;
                         logits
                     }
-                    None => block.f_mm(&weight_t)?.f_to_kind(Kind::Float)?,
+                    (None, None) => block.f_mm(&weight_t)?.f_to_kind(Kind::Float)?,
                 };
                 sum.add(self.turn(&mut logits, &rows.targets[start..start + len], inner_scale)?)?;
+                if let Some(block) = &wide_block {
+                    let mut place = out.f_narrow(0, start as i64, len as i64)?;
+                    place.f_copy_(&wide::multiply_back(&logits, &weight))?;
+                    if let Some(total) = by_weight.as_mut() {
+                        let _ = total.f_addmm_(&logits.f_tr()?, block)?;
+                    }
+                    continue;
+                }
                 let logits = logits.f_to_kind(kind)?;
                 let _ = logits.f_mm_out(&out.f_narrow(0, start as i64, len as i64)?, &weight)?;
                 if let Some(total) = by_weight.as_mut() {

@@ -6,7 +6,7 @@ mod batch;
 pub mod loss;
 pub mod masks;
 pub mod packing;
-mod softmax_row;
+pub(crate) mod softmax_row;
 pub mod step;
 mod trainable;
 

@@ -30,11 +30,17 @@ best_of_machine! {
         let positive = row[target];
         let max = max_of(row);
         // Around the maximum, so that the sum of a large vocabulary loses no digits to a common offset.
-        let rest = match c.smoothing {
-            0.0 => 0.0,
-            _ => row.chunks(PIECE).map(|piece| f64::from(sum_below(piece, max))).sum(),
-        };
-        let sum: f64 = row.chunks_mut(PIECE).map(|piece| f64::from(exp_in_place(piece, max))).sum();
+        // Loops, not an iterator's sum: a closure would be compiled without the wide instructions.
+        let mut rest = 0f64;
+        if c.smoothing != 0.0 {
+            for piece in row.chunks(PIECE) {
+                rest += f64::from(sum_below(piece, max));
+            }
+        }
+        let mut sum = 0f64;
+        for piece in row.chunks_mut(PIECE) {
+            sum += f64::from(exp_in_place(piece, max));
+        }
         let outer = c.scale * c.inv_temperature;
         let (factor, uniform) = ((f64::from(outer) / sum) as f32, outer * c.smoothing / n);
         row.iter_mut().for_each(|x| *x = *x * factor - uniform);

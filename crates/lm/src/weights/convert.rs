@@ -1,13 +1,18 @@
 //! The bytes of one tensor to a tensor of the wanted type, looking for NaN and infinity on the way.
 
 use std::{
+    fs::File,
+    io,
     ops::Range,
     path::Path,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use anyo_core::{
-    Error, Result,
+    Error, Result, memory,
     parallel::{SendPtr, for_each_part},
 };
 use safetensors::Dtype;
@@ -19,6 +24,8 @@ use super::TensorInfo;
 const PIECE: usize = 4 << 20;
 /// Bytes of the file that are in memory beside the tensor made of them.
 const BLOCK: usize = 8 * PIECE;
+/// The same where bytes go from the file into the tensor: they are checked while they are in the core's own cache.
+const SMALL_PIECE: usize = 256 << 10;
 
 /// The floating types that weights come in.
 fn kind_of(dtype: Dtype) -> Option<Kind> {
@@ -32,22 +39,69 @@ fn kind_of(dtype: Dtype) -> Option<Kind> {
 
 /// Number of values that are NaN or infinite: those whose exponent bits are all set.
 fn n_not_finite(bytes: &[u8], kind: Kind) -> u64 {
-    fn count<const N: usize>(bytes: &[u8], bad: impl Fn([u8; N]) -> bool) -> u64 {
-        bytes.as_chunks::<N>().0.iter().map(|&x| u64::from(bad(x))).sum()
+    /// So many that a count fits the width of the values, which keeps the loop in full vectors.
+    const RUN: usize = 1 << 12;
+    fn halves(bytes: &[u8], exponent: u16) -> u64 {
+        let count = |run: &[[u8; 2]]| -> u16 {
+            run.iter().map(|&x| u16::from(u16::from_le_bytes(x) & exponent == exponent)).sum()
+        };
+        bytes.as_chunks::<2>().0.chunks(RUN).map(|run| u64::from(count(run))).sum()
     }
     match kind {
-        Kind::Float => count(bytes, |x| u32::from_le_bytes(x) & 0x7f80_0000 == 0x7f80_0000),
-        Kind::BFloat16 => count(bytes, |x| u16::from_le_bytes(x) & 0x7f80 == 0x7f80),
-        _ => count(bytes, |x| u16::from_le_bytes(x) & 0x7c00 == 0x7c00),
+        Kind::Float => {
+            let count = |run: &[[u8; 4]]| -> u32 {
+                run.iter().map(|&x| u32::from(u32::from_le_bytes(x) & 0x7f80_0000 == 0x7f80_0000)).sum()
+            };
+            bytes.as_chunks::<4>().0.chunks(RUN).map(|run| u64::from(count(run))).sum()
+        }
+        Kind::BFloat16 => halves(bytes, 0x7f80),
+        _ => halves(bytes, 0x7c00),
     }
 }
 
-/// A tensor of `info.shape` from its `bytes` in the file at `path`. After each block `release` learns which bytes were
-/// read and are not needed any more.
+/// Where the bytes of a tensor are.
+pub(crate) struct Source<'a> {
+    /// Mapped, or in memory.
+    pub(crate) bytes: &'a [u8],
+    /// The file that has them too, and where they begin there.
+    pub(crate) file: Option<(&'a File, u64)>,
+}
+
+impl Source<'_> {
+    /// Copies the bytes into `target`, which has as many, and counts values that are not finite. From the file where
+    /// that can be read at a place: faster than the mapping, whose pages would have to be looked up one by one.
+    fn copy_into(&self, target: SendPtr<u8>, kind: Kind) -> io::Result<u64> {
+        let (bad, failure) = (AtomicU64::new(0), Mutex::new(None));
+        for_each_part(self.bytes.len().div_ceil(SMALL_PIECE), |part| {
+            let at = part * SMALL_PIECE;
+            let n = SMALL_PIECE.min(self.bytes.len() - at);
+            // SAFETY: the caller's tensor is new and as long as the bytes, libtorch's memory may be overwritten with
+            // anything, and pieces are disjoint.
+            let piece = unsafe { std::slice::from_raw_parts_mut(target.at(at), n) };
+            match self.read(at, piece) {
+                Ok(()) => drop(bad.fetch_add(n_not_finite(piece, kind), Ordering::Relaxed)),
+                Err(error) => drop(failure.lock().map(|mut first| *first = Some(error))),
+            }
+        });
+        failure.into_inner().unwrap_or_default().map_or(Ok(bad.into_inner()), Err)
+    }
+
+    fn read(&self, at: usize, piece: &mut [u8]) -> io::Result<()> {
+        #[cfg(unix)]
+        if let Some((file, start)) = self.file {
+            return std::os::unix::fs::FileExt::read_exact_at(file, piece, start + at as u64);
+        }
+        piece.copy_from_slice(&self.bytes[at..at + piece.len()]);
+        Ok(())
+    }
+}
+
+/// A tensor of `info.shape` from its `source` in the file at `path`. After each block of the mapping `release` learns which
+/// bytes were read and are not needed any more.
 pub(crate) fn tensor(
     path: &Path,
     name: &str,
-    bytes: &[u8],
+    source: &Source<'_>,
     info: &TensorInfo,
     (kind, device): (Kind, Device),
     release: &dyn Fn(Range<usize>),
@@ -58,29 +112,31 @@ pub(crate) fn tensor(
         let message = format!("tensor `{name}` has the number type {:?}, wanted F32, BF16 or F16", info.dtype);
         return Err(failed(message, "use the folder of the model with plain weights"));
     };
-    let size = stored.elt_size_in_bytes();
+    let (bytes, size) = (source.bytes, stored.elt_size_in_bytes());
     let result = Tensor::f_empty(&info.shape, (kind, device))?;
     let flat = result.f_view(-1)?;
+    if device == Device::Cpu && !bytes.is_empty() {
+        memory::prefer_huge_pages(result.data_ptr().cast(), result.numel() * kind.elt_size_in_bytes());
+    }
     // The common case reads the file once: each piece is checked and copied while it is in the cache.
     let target = (kind == stored && device == Device::Cpu).then(|| SendPtr(result.data_ptr().cast::<u8>()));
-    let bad = AtomicU64::new(0);
-    for (i, block) in bytes.chunks(BLOCK).enumerate() {
-        let start = i * BLOCK;
-        for_each_part(block.len().div_ceil(PIECE), |part| {
-            let at = part * PIECE;
-            let piece = &block[at..block.len().min(at + PIECE)];
-            let _ = bad.fetch_add(n_not_finite(piece, stored), Ordering::Relaxed);
-            if let Some(target) = &target {
-                // SAFETY: `result` is new, contiguous and as long as `bytes`; pieces are disjoint.
-                unsafe { std::ptr::copy_nonoverlapping(piece.as_ptr(), target.at(start + at), piece.len()) };
+    let bad = match target {
+        Some(target) => source.copy_into(target, stored).map_err(Error::io(path, "read the weights"))?,
+        None => {
+            let bad = AtomicU64::new(0);
+            for (i, block) in bytes.chunks(BLOCK).enumerate() {
+                let start = i * BLOCK;
+                for_each_part(block.len().div_ceil(PIECE), |part| {
+                    let at = part * PIECE;
+                    let piece = &block[at..block.len().min(at + PIECE)];
+                    let _ = bad.fetch_add(n_not_finite(piece, stored), Ordering::Relaxed);
+                });
+                no_grad(|| convert_block(block, &flat, start / size, stored))?;
+                release(start..start + block.len());
             }
-        });
-        if target.is_none() {
-            no_grad(|| convert_block(block, &flat, start / size, stored))?;
+            bad.into_inner()
         }
-        release(start..start + block.len());
-    }
-    let bad = bad.into_inner();
+    };
     if bad > 0 {
         let n = bytes.len() / size;
         let message =

@@ -12,6 +12,7 @@ use anyo_core::{
 use anyo_lm::{LoraConfig, Targets};
 use serde::{Deserialize, Serialize};
 
+use crate::prompt::config::PromptConfig;
 pub use gate::{GateConfig, GateName, GateNorm};
 pub use train::{Curriculum, GroupRecipe, Groups, RecipeConfig, TeacherTrainConfig};
 
@@ -25,12 +26,12 @@ pub struct TeacherConfig {
     pub lm: String,
     /// Number type of the language model; adapters, gate, projector and head are f32.
     pub dtype: Dtype,
-    /// Run folder of the trained sequence encoder, or `latest`.
-    pub encoder_run: PathBuf,
-    /// Newest items of a history that the prompt shows, at least 1; the encoder sees as many as it was made for.
-    pub window: usize,
-    /// A second BOS stands between prompt and answer and is learned, as in the released code.
-    pub answer_bos: bool,
+    /// Run folder of the trained sequence encoder, or `latest`; null: trained on the spot.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub encoder_run: Option<PathBuf>,
+    /// How histories and candidates become text. Its window is what the prompt shows of a history; the encoder sees as
+    /// many items as it was made for.
+    pub prompt: PromptConfig,
     /// Hybrid prompts carry projected item vectors at their markers; false: no projector, prompts are text only.
     pub injection: bool,
     /// The added tokens' vectors learn too; false: they stay as drawn. They are saved either way.
@@ -117,7 +118,7 @@ impl Check for TeacherConfig {
         if self.lm.is_empty() {
             list.push("lm", "wanted builtin or the folder of a language model, got an empty text".into());
         }
-        list.at_least("window", self.window as f64, 1.0);
+        list.nested("prompt", &self.prompt);
         if let Some(config) = self.lora_config() {
             for message in config.problems() {
                 list.push("lora", message);

@@ -15,10 +15,20 @@ pub(crate) fn gate(name: GateName) -> GateConfig {
 }
 
 fn shipped(file: &str) -> TeacherConfig {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../conf/teacher").join(file);
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(&path, folder.path().join("config.yaml")).unwrap();
-    anyo_core::config::load_saved(folder.path()).unwrap_or_else(|e| panic!("{file}: {e}"))
+    use anyo_core::config::{Context, Request, SearchPath, compose, typed};
+    let conf = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../conf");
+    let words = [format!("teacher={}", file.trim_end_matches(".yaml"))];
+    let request = Request {
+        app: "run-teacher",
+        examples: &[],
+        primary: "run-teacher",
+        search: &SearchPath::new([conf]),
+        words: &words,
+        base: None,
+        forced: Vec::new(),
+        context: Context { now: Default::default(), env: &|_| None },
+    };
+    typed::<crate::TeacherRunConfig>(&compose(&request).unwrap()).unwrap_or_else(|e| panic!("{file}: {e}")).teacher
 }
 
 #[test]
@@ -57,7 +67,7 @@ fn the_schedule_is_the_papers() {
 #[test]
 fn every_problem_is_reported_with_its_key() {
     let mut config = shipped("ilora.yaml");
-    config.window = 0;
+    config.prompt.window = 0;
     config.lora.as_mut().unwrap().rank = 6;
     config.gate = Some(GateConfig { top_k: 9, noise: -1.0, load_balance: f64::NAN, ..gate(GateName::Topk) });
     config.head.as_mut().unwrap().scale = 0.0;
@@ -67,7 +77,7 @@ fn every_problem_is_reported_with_its_key() {
     config.train.optim.groups.gate.lr = -0.3;
     let keys: Vec<String> = config.problems().into_iter().map(|p| p.key).collect();
     for key in [
-        "window",
+        "prompt.window",
         "lora.rank",
         "gate.top_k",
         "gate.noise",

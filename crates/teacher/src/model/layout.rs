@@ -45,13 +45,12 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Puts rows together; `bos` stands between prompt and answer where it is asked for, and is a target too.
+    /// Puts rows together.
     ///
     /// # Errors
     /// When there is no row or a prompt is empty.
-    pub fn new(rows: &[Sequence<'_>], pad: i64, side: Side, bos: Option<i64>) -> Result<Self> {
-        let tail = |row: &Sequence<'_>| if row.answer.is_empty() { 0 } else { row.answer.len() + bos.iter().len() };
-        let length = |row: &Sequence<'_>| row.prompt.ids.len() + tail(row);
+    pub fn new(rows: &[Sequence<'_>], pad: i64, side: Side) -> Result<Self> {
+        let length = |row: &Sequence<'_>| row.prompt.ids.len() + row.answer.len();
         if let Some(row) = rows.iter().position(|row| row.prompt.ids.is_empty()) {
             return Err(Error::invalid(format!("the prompt of row {row} of a batch has no token")));
         }
@@ -72,10 +71,7 @@ impl Layout {
             let start = i * s + before;
             this.ids.extend(std::iter::repeat_n(pad, before));
             this.ids.extend(&row.prompt.ids);
-            if !row.answer.is_empty() {
-                this.ids.extend(bos);
-                this.ids.extend(row.answer);
-            }
+            this.ids.extend(row.answer);
             this.ids.extend(std::iter::repeat_n(pad, s - before - len));
             if let Some(mask) = &mut this.mask {
                 mask.extend(std::iter::repeat_n(0, before));
@@ -113,8 +109,8 @@ mod tests {
     #[test]
     fn the_released_labels() {
         let prompted = prompt(&[1, 10, 11, 12, 13, 14]);
-        let rows = [Sequence { prompt: &prompted, answer: &[20, 21, 13] }];
-        let layout = Layout::new(&rows, 0, Side::Right, Some(1)).unwrap();
+        let rows = [Sequence { prompt: &prompted, answer: &[1, 20, 21, 13] }];
+        let layout = Layout::new(&rows, 0, Side::Right).unwrap();
         assert_eq!(layout.ids, [1, 10, 11, 12, 13, 14, 1, 20, 21, 13]);
         assert_eq!((layout.n_targets, layout.n_tokens), (4, 10));
         // Labels stand one place before their token: six of ten tokens are no label, the first label is BOS.
@@ -133,11 +129,11 @@ mod tests {
         let (mut a, b) = (prompt(&[1, 5, 6]), prompt(&[1, 7]));
         a.marks = vec![Mark { position: 2, item: 9 }];
         let rows = [Sequence { prompt: &a, answer: &[8] }, Sequence { prompt: &b, answer: &[] }];
-        let right = Layout::new(&rows, 0, Side::Right, None).unwrap();
+        let right = Layout::new(&rows, 0, Side::Right).unwrap();
         assert_eq!(right.ids, [1, 5, 6, 8, 1, 7, 0, 0]);
         assert_eq!((right.mask, right.last, right.marks), (None, vec![2, 5], (vec![2], vec![9])));
         assert_eq!((right.n_targets, right.n_tokens), (1, 6));
-        let left = Layout::new(&rows, 0, Side::Left, None).unwrap();
+        let left = Layout::new(&rows, 0, Side::Left).unwrap();
         assert_eq!(left.ids, [1, 5, 6, 8, 0, 0, 1, 7]);
         assert_eq!(left.mask, Some(vec![1, 1, 1, 1, 0, 0, 1, 1]));
         assert_eq!(left.last, [2, 7]);
@@ -146,9 +142,9 @@ mod tests {
 
     #[test]
     fn empty_input_is_refused() {
-        assert!(Layout::new(&[], 0, Side::Right, None).is_err());
+        assert!(Layout::new(&[], 0, Side::Right).is_err());
         let empty = Prompted::default();
-        let error = Layout::new(&[Sequence { prompt: &empty, answer: &[] }], 0, Side::Right, None).unwrap_err();
+        let error = Layout::new(&[Sequence { prompt: &empty, answer: &[] }], 0, Side::Right).unwrap_err();
         assert!(error.to_string().contains("row 0"), "{error}");
     }
 }

@@ -69,7 +69,6 @@ pub struct Teacher {
     token_rows: Option<Tensor>,
     /// `[I,d]`
     items: Tensor,
-    answer_bos: Option<i64>,
 }
 
 /// A batch on the model's device.
@@ -101,11 +100,6 @@ impl Teacher {
         if vocab > lm.vocab_size() {
             lm.resize_vocab(vocab)?;
         }
-        let answer_bos = match (config.answer_bos, lm.config().bos) {
-            (true, None) => return Err(Error::invalid("teacher.answer_bos needs a model with a BOS token")),
-            (true, bos) => bos,
-            (false, _) => None,
-        };
         let d = items.size().get(1).copied().unwrap_or(0);
         let width = lm.config().hidden_size as i64;
         let attached = config
@@ -130,7 +124,7 @@ impl Teacher {
             }
         };
         let items = items.f_detach()?.f_to_device(device)?.f_to_kind(Kind::Float)?;
-        Ok(Self { lm, params, attached, gate, projector, head, tokens, token_rows, items, answer_bos })
+        Ok(Self { lm, params, attached, gate, projector, head, tokens, token_rows, items })
     }
 
     /// The language model, for generation and scoring; feed it [`Prepared::input`], since it does not know the added tokens'
@@ -152,11 +146,6 @@ impl Teacher {
     /// The scoring head.
     pub fn head(&self) -> Option<&Head> {
         self.head.as_ref()
-    }
-
-    /// The token between prompt and answer, where one was asked for: generation must write it first.
-    pub fn answer_bos(&self) -> Option<i64> {
-        self.answer_bos
     }
 
     /// Number of items I.
@@ -200,7 +189,7 @@ impl Teacher {
         for row in rows {
             check_marks(row.prompt, &self.tokens.injected, self.n_items())?;
         }
-        let layout = Layout::new(rows, self.tokens.pad, side, self.answer_bos)?;
+        let layout = Layout::new(rows, self.tokens.pad, side)?;
         let shape = [layout.shape.0 as i64, layout.shape.1 as i64];
         let ids = Tensor::f_from_slice(&layout.ids)?.f_view(shape)?;
         let mut embedded = self.lm.embed(&ids)?.f_detach()?; // [B,S,D]

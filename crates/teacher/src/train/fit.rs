@@ -182,7 +182,7 @@ impl<'a> Trainer<'a> {
         let train = &setup.config.train;
         let length = |i: usize| {
             let history = rows.history(i);
-            let shown = &history[history.len().saturating_sub(setup.config.window)..];
+            let shown = &history[history.len().saturating_sub(setup.config.prompt.window)..];
             shown.iter().map(|&item| setup.prompts.answer(item).len() + 1).sum()
         };
         rows.epoch(train.batch_size, train.sort_chunk, setup.seed, epoch, length)
@@ -262,10 +262,9 @@ impl<'a> Trainer<'a> {
     /// Counts of the step before any of it is computed.
     fn weights(&self, micros: &[Micro]) -> Weights {
         let train = &self.setup.config.train;
-        let bos = self.teacher.answer_bos().iter().len();
         let tokens = |micro: &&Micro| -> usize {
             let answer = |&id: &u32| self.setup.prompts.answer(self.rows.target(id as usize)).len();
-            micro.ids.iter().map(answer).filter(|&n| n > 0).map(|n| n + bos).sum()
+            micro.ids.iter().map(answer).sum()
         };
         let learning = micros.iter().filter(|m| m.learns_answer(train.open_lm_weight));
         Weights {
@@ -330,7 +329,7 @@ impl<'a> Trainer<'a> {
             _ => PromptMode::Hybrid,
         };
         let batch = config.train.batch_size * 2;
-        let settings = RankSettings { window: config.window, template: 0, mode, batch };
+        let settings = RankSettings { window: config.prompt.window, template: 0, mode, batch };
         let ranker = Ranker::new(self.teacher, encoder, prompts, settings)?;
         let evaluation = evaluate(&ranker, &self.valid, dataset, &eval.for_selection(), seed)?;
         Ok(evaluation.summary.estimates.iter().map(|e| (e.key.clone(), e.value)).collect())

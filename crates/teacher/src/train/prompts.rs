@@ -86,5 +86,5 @@ fn choice(
 
 /// The newest items, which a prompt shows.
 fn shown<'a>(setup: &TeacherSetup<'_>, history: &'a [u32]) -> &'a [u32] {
-    &history[history.len().saturating_sub(setup.config.window)..]
+    &history[history.len().saturating_sub(setup.config.prompt.window)..]
 }

@@ -162,9 +162,8 @@ pub(crate) fn config() -> TeacherConfig {
         name: "test".into(),
         lm: "builtin".into(),
         dtype: Dtype::Float32,
-        encoder_run: "latest".into(),
-        window: 5,
-        answer_bos: false,
+        encoder_run: None,
+        prompt: prompt_config(),
         injection: true,
         train_tokens: true,
         lora: Some(LoraPart { rank: 8, alpha: 16.0, dropout: 0.0, targets: Targets::AllLinear }),
@@ -347,4 +346,13 @@ pub(crate) fn bits(teacher: &Teacher) -> BTreeMap<String, Vec<u32>> {
         values.into_iter().map(f32::to_bits).collect()
     };
     teacher.params().named().map(|(name, tensor)| (name.to_owned(), of(tensor))).collect()
+}
+
+/// A shipped wording that shows five items.
+fn prompt_config() -> anyo_teacher::PromptConfig {
+    let folder = tempfile::tempdir().unwrap();
+    let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conf/teacher/prompt/generic.yaml");
+    std::fs::copy(conf, folder.path().join("config.yaml")).unwrap();
+    let config: anyo_teacher::PromptConfig = anyo_core::config::load_saved(folder.path()).unwrap();
+    anyo_teacher::PromptConfig { window: 5, ..config }
 }

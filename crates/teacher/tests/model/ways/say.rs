@@ -13,7 +13,6 @@ use super::*;
 fn below_best(world: &World, history: &[u32], prompt: &Prompted, said: &Generated, banned: &[u32]) -> Vec<(f64, f64)> {
     let gate = world.gate(history);
     let mut prompt = prompt.clone();
-    prompt.ids.extend(world.teacher.answer_bos());
     let stop = if let Finish::StopId(id) = said.finish { Some(id) } else { None };
     let mut steps = Vec::new();
     for &id in said.ids.iter().chain(&stop) {
@@ -51,18 +50,14 @@ fn check(world: &World, history: &[u32], prompt: &Prompted, said: &Generated, ba
 fn generation_takes_the_likeliest_token_step_by_step() {
     let rows = rows();
     let histories: Vec<&[u32]> = rows.iter().map(|(history, _)| history.as_slice()).collect();
-    for answer_bos in [false, true] {
-        let mut config = config();
-        config.answer_bos = answer_bos;
-        let world = World::random(&config, &prompt_config());
+    for second_bos in [false, true] {
+        let world = World::random(&config(), &PromptConfig { second_bos, ..prompt_config() });
         // Make the pad's token the likeliest after the first prompt, so that the ban has something to do.
         let prompts = world.open(&histories, PromptMode::Hybrid);
         let pad = 2u32;
         assert!(world.prompts.banned().contains(&pad));
         no_grad(|| {
-            let mut prompt = prompts[0].clone();
-            prompt.ids.extend(world.teacher.answer_bos());
-            let row = [Sequence { prompt: &prompt, answer: &[] }];
+            let row = [Sequence { prompt: &prompts[0], answer: &[] }];
             let state = world.teacher.last_states(&row, world.gate(histories[0]).as_ref()).unwrap().get(0);
             let logits = world.teacher.lm().logits(&state).unwrap();
             let factor = (logits.max().double_value(&[]) + 1.0) / state.square().sum(Kind::Float).double_value(&[]);

@@ -1,0 +1,142 @@
+//! What a trained teacher is worth: the whole catalogue ranked, and the questions with candidates.
+
+use anyo_core::{
+    Recommender, Result,
+    data::{Dataset, Rows},
+    eval::{Comparison, Evaluation, evaluate, write_metrics, write_per_user},
+    run::Run,
+};
+use anyo_lm::Tokenizer;
+use anyo_student::{baseline, baselines::PopularityConfig, config::StudentConfig};
+use serde_json::json;
+
+use super::config::TeacherRunConfig;
+use crate::{
+    answers::evaluate_choices,
+    candidates::{Candidates, Draw},
+    encoder::Encoder,
+    metric::ChoiceMetrics,
+    model::Teacher,
+    prompt::Prompts,
+    rank::Ranker,
+    say::Speaker,
+    tokens::PromptSource,
+};
+
+/// What measuring needs besides the teacher.
+pub(super) struct Measured<'a> {
+    pub(super) config: &'a TeacherRunConfig,
+    pub(super) dataset: &'a Dataset,
+    pub(super) encoder: &'a Encoder,
+    pub(super) prompts: &'a Prompts,
+    pub(super) tokenizer: &'a Tokenizer,
+}
+
+/// Ranks the test rows with the teacher, its encoder, popularity and the configured baselines, and writes the figures.
+/// Without a scoring head only the others are ranked.
+pub(super) fn catalogue(parts: &Measured<'_>, ranker: Option<&Ranker<'_>>, run: &mut Run) -> Result<()> {
+    let Measured { config, dataset, encoder, .. } = *parts;
+    let rank = |model: &dyn Recommender, rows: &Rows| evaluate(model, rows, dataset, &config.eval, config.seed);
+    let mut comparison = Comparison::new();
+    let mut valid: Option<Evaluation> = None;
+    if let Some(ranker) = ranker {
+        valid = Some(rank(ranker, &dataset.valid)?);
+        comparison.push(config.teacher.name.clone(), rank(ranker, &dataset.test)?);
+    }
+    comparison.push(format!("encoder {}", encoder.name()), rank(encoder, &dataset.test)?);
+    let popularity = ("popularity".to_owned(), StudentConfig::Popularity(PopularityConfig {}));
+    for (name, other) in std::iter::once(popularity).chain(config.baselines.clone()) {
+        if let Some(model) = baseline(&other, dataset) {
+            comparison.push(name, rank(model.as_ref(), &dataset.test)?);
+        }
+    }
+    let folder = run.path().join("metrics");
+    if let (Some(valid), Some((_, test))) = (&valid, comparison.rows().first()) {
+        write_metrics(&folder, &[("valid", valid), ("test", test)])?;
+        if config.eval.per_user {
+            write_per_user(&folder.join("per_user.parquet"), test, dataset)?;
+        }
+    }
+    let buckets: serde_json::Map<String, serde_json::Value> =
+        comparison.rows().iter().map(|(name, found)| (name.clone(), found.buckets_to_json())).collect();
+    run.write_json("metrics/compare_buckets.json", &buckets)?;
+    run.write_json("metrics/compare.json", &comparison.to_json())?;
+    run.print(&comparison.to_table(columns()));
+    Ok(())
+}
+
+/// Asks the test rows with candidates.
+pub(super) fn choices(parts: &Measured<'_>, candidates: &Candidates, teacher: &Teacher, run: &mut Run) -> Result<()> {
+    let choice = &parts.config.choice;
+    if choice.rows == Some(0) {
+        return Ok(());
+    }
+    let Measured { dataset, prompts, .. } = parts;
+    let mut rows = candidates.rows(Draw::Test, &dataset.test, choice.min_history, prompts.n_templates())?;
+    let all = rows.len();
+    rows.truncate(choice.rows.unwrap_or(all));
+    let popular = by_popularity(&rows, &dataset.train_counts);
+    let bar = run.progress(rows.len() as u64, "questions");
+    let (metrics, answers) = ask(parts, teacher, &rows, &mut |n| bar.inc(n))?;
+    drop(bar);
+    let mut lines = String::new();
+    for answer in &answers {
+        lines += &serde_json::to_string(answer).unwrap_or_default();
+        lines.push('\n');
+    }
+    let path = run.path().join("metrics/answers.jsonl");
+    std::fs::write(&path, lines).map_err(anyo_core::Error::io(&path, "write the answers"))?;
+    let mut report = serde_json::to_value(&metrics).unwrap_or_default();
+    report["popularity_hr@1"] = json!(popular);
+    report["asked"] = json!(rows.len());
+    report["test_rows"] = json!(dataset.test.len());
+    report["shorter_than_min_history"] = json!(dataset.test.len() - all);
+    run.write_json("metrics/choice.json", &report)?;
+    run.print(&format!(
+        "one of {} candidates, {} of {} test rows: {}; popularity HR@1 {popular:.4}\n",
+        metrics.n_candidates,
+        rows.len(),
+        dataset.test.len(),
+        metrics.line()
+    ));
+    Ok(())
+}
+
+/// Selection where no head ranks the catalogue: HR@1 over the candidates of validation rows.
+pub(super) fn validate(parts: &Measured<'_>, candidates: &Candidates, teacher: &Teacher) -> Result<Vec<(String, f64)>> {
+    let Measured { config, dataset, prompts, .. } = parts;
+    let mut rows = candidates.rows(Draw::Valid, &dataset.valid, config.choice.min_history, prompts.n_templates())?;
+    if config.teacher.train.valid_rows > 0 {
+        rows.truncate(config.teacher.train.valid_rows);
+    }
+    let (metrics, _) = ask(parts, teacher, &rows, &mut |_| ())?;
+    Ok(metrics.scalars())
+}
+
+fn ask(
+    parts: &Measured<'_>,
+    teacher: &Teacher,
+    rows: &[crate::candidates::ChoiceRow],
+    done: &mut dyn FnMut(u64),
+) -> Result<(ChoiceMetrics, Vec<crate::answers::Answer>)> {
+    let speaker = Speaker::new(teacher, parts.encoder, parts.prompts, parts.tokenizer)?;
+    evaluate_choices(parts.prompts, rows, parts.config.mode(), parts.config.choice.batch, &mut |rows, prompts| {
+        let texts = speaker.answers(rows, prompts)?;
+        done(rows.len() as u64);
+        Ok(texts)
+    })
+}
+
+/// Share of rows whose target is the most popular candidate; a tie counts against it.
+fn by_popularity(rows: &[crate::candidates::ChoiceRow], counts: &[u64]) -> f64 {
+    let count = |item: u32| counts[item as usize];
+    let hit = |row: &&crate::candidates::ChoiceRow| {
+        row.candidates.iter().all(|&item| item == row.target || count(item) < count(row.target))
+    };
+    rows.iter().filter(hit).count() as f64 / rows.len().max(1) as f64
+}
+
+/// Columns of the terminal, or 100.
+fn columns() -> usize {
+    std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).unwrap_or(100)
+}

@@ -1,0 +1,243 @@
+//! `run-teacher`: data, encoder, language model, training, evaluation beside the encoder and popularity, the bundle.
+
+mod config;
+mod encoder;
+mod export;
+mod language;
+mod measure;
+
+use std::{collections::BTreeMap, time::Instant};
+
+use anyo_core::{
+    Error, Result,
+    config::{Problem, Report},
+    data::{self, Dataset},
+    run::Run,
+    torch::device,
+};
+use anyo_lm::{Causal, Tokenizer};
+use anyo_student::RunWatch;
+use serde_json::json;
+use tch::{Device, Tensor};
+
+pub use self::config::{BuiltinRecipe, ChoiceConfig, EncoderRecipe, TeacherExport, TeacherRunConfig};
+use crate::{
+    candidates::{Candidates, Draw},
+    head::encode_titles,
+    model::{AddedTokens, Parts, Teacher},
+    prompt::Prompts,
+    rank::{RankSettings, Ranker},
+    train::{TeacherFitted, TeacherSetup, fit_teacher},
+};
+
+/// File of a run's final weights inside its folder.
+pub const TEACHER_FILE: &str = "models/teacher.safetensors";
+/// Folder of the bundle inside a run folder.
+pub const BUNDLE_FOLDER: &str = "bundle";
+/// Titles read by the language model at once.
+const TITLES: usize = 64;
+
+/// Runs it all and prints the tables.
+///
+/// # Errors
+/// What loading, training, evaluating, exporting and writing can meet; each names the file, key, row or step.
+pub fn run_teacher(config: &TeacherRunConfig, run: &mut Run) -> Result<()> {
+    let started = Instant::now();
+    let (device, dataset) = prepare(config, run)?;
+    std::fs::create_dir_all(run.path().join("models")).map_err(Error::io(run.path(), "make the folder models"))?;
+    let encoder = encoder::open(config, &dataset, device, run)?;
+    let (lm, tokenizer) = language::open(config, &dataset, device, run)?;
+    let prompt = &config.teacher.prompt;
+    let prompts = Prompts::new(prompt, &dataset.items, &tokenizer, lm.vocab_size(), lm.max_positions())?;
+    let candidates = Candidates::new(dataset.n_items(), &prompt.candidates)?;
+    let titles = match config.teacher.head {
+        Some(_) => Some(read_titles(&lm, &prompts, dataset.n_items(), run)?),
+        None => None,
+    };
+    let teacher = Teacher::new(Parts {
+        config: &config.teacher,
+        lm,
+        tokens: added_tokens(&prompts, &tokenizer),
+        items: encoder.items(),
+        state_width: encoder.state_width(),
+        titles: titles.as_ref(),
+        seed: config.seed,
+    })?;
+    let n_parameters = teacher.params().n_parameters();
+    run.info(&format!("teacher {}: {n_parameters} parameters beside the language model", config.teacher.name));
+    run.record("n_parameters", json!(n_parameters))?;
+
+    let parts =
+        measure::Measured { config, dataset: &dataset, encoder: &encoder, prompts: &prompts, tokenizer: &tokenizer };
+    let ready = started.elapsed().as_secs_f64();
+    let fitted = train(&parts, &candidates, &teacher, run)?;
+    let metadata = BTreeMap::from([
+        ("teacher".to_owned(), config.teacher.name.clone()),
+        ("items_hash".to_owned(), dataset.items_hash.clone()),
+        ("data_hash".to_owned(), dataset.hash.clone()),
+    ]);
+    teacher.save(&run.path().join(TEACHER_FILE), &metadata)?;
+
+    let ranker = match teacher.head() {
+        Some(_) => Some(Ranker::new(&teacher, &encoder, &prompts, settings(config))?),
+        None => None,
+    };
+    measure::catalogue(&parts, ranker.as_ref(), run)?;
+    measure::choices(&parts, &candidates, &teacher, run)?;
+    let exported = match &ranker {
+        Some(ranker) if config.export.enabled => Some(export::bundle(&parts, ranker, run)?),
+        _ => None,
+    };
+
+    let summary = prompts.summary();
+    run.info(&format!("prompts: {summary}"));
+    run.write_json("metrics/prompts.json", &summary)?;
+    write_times(run, ready, &fitted, exported.as_ref(), started)?;
+    run.print(&format!("run folder: {}\n", run.path().display()));
+    Ok(())
+}
+
+/// Device, threads and data, recorded in the run.
+fn prepare(config: &TeacherRunConfig, run: &mut Run) -> Result<(Device, Dataset)> {
+    language::check_folder(&config.teacher.lm)?;
+    let threads = device::set_threads(config.threads)?;
+    let chosen = config.device.choose()?;
+    run.info(&format!("device {}; {threads}", chosen.why));
+    run.record("device", json!({"chosen": chosen.why, "threads": threads}))?;
+    run.record("libtorch", device::describe())?;
+    let dataset = data::load(&config.dataset, &config.data, &mut |note| run.info(note))?;
+    run.info(&format!(
+        "data set {}: {} users, {} items, {} training, {} validation, {} test rows; {}",
+        dataset.name,
+        dataset.n_users(),
+        dataset.n_items(),
+        dataset.train.len(),
+        dataset.valid.len(),
+        dataset.test.len(),
+        dataset.protocol
+    ));
+    let provenance = &dataset.provenance;
+    run.record("data", json!({"hash": dataset.hash, "items_hash": dataset.items_hash, "provenance": provenance}))?;
+    let mut problems: Vec<Problem> =
+        config.eval.problems_for(dataset.n_items()).into_iter().map(|p| p.under("eval")).collect();
+    if config.export.enabled && config.export.top_n > dataset.n_items() {
+        let (n, got) = (dataset.n_items(), config.export.top_n);
+        problems.push(Problem::new("export.top_n", format!("wanted 1 to {n} (the items), got {got}")));
+    }
+    if !problems.is_empty() {
+        return Err(Error::Config(Report { problems }));
+    }
+    if dataset.test.is_empty() {
+        return Err(Error::Invalid {
+            message: format!("data set `{}` has no test row", dataset.name),
+            hint: Some("users need at least 3 interactions for leave_one_out; loosen the filters".into()),
+        });
+    }
+    Ok((chosen.device, dataset))
+}
+
+/// How the head's prompts are made.
+fn settings(config: &TeacherRunConfig) -> RankSettings {
+    let teacher = &config.teacher;
+    RankSettings {
+        window: teacher.prompt.window,
+        template: 0,
+        mode: config.mode(),
+        batch: config.eval.batch_size.min(PROMPTS),
+    }
+}
+
+/// Prompts in one forward pass at most: more do not make a CPU faster, and a GPU has enough to do with them.
+const PROMPTS: usize = 64;
+
+fn added_tokens(prompts: &Prompts, tokenizer: &Tokenizer) -> AddedTokens {
+    let markers = prompts.markers();
+    let count = markers.added.len();
+    AddedTokens {
+        first: (markers.vocab_rows - count) as i64,
+        count: count as i64,
+        injected: vec![i64::from(markers.ids.history), i64::from(markers.ids.candidate)],
+        pad: i64::from(tokenizer.pad_id()),
+    }
+}
+
+/// Every title as the bare language model reads it.
+fn read_titles(lm: &anyo_lm::CausalLm, prompts: &Prompts, n_items: usize, run: &Run) -> Result<Tensor> {
+    let titles: Vec<&[i64]> = (0..n_items as u32).map(|item| prompts.title(item)).collect();
+    let bar = run.progress(n_items as u64, "titles");
+    let mut before = 0;
+    encode_titles(lm, &titles, TITLES, &mut |done| {
+        bar.inc((done - std::mem::replace(&mut before, done)) as u64);
+        match run.stop_requested() {
+            true => Err(Error::Interrupted { detail: "before the first step".into() }),
+            false => Ok(()),
+        }
+    })
+}
+
+fn train(
+    parts: &measure::Measured<'_>,
+    candidates: &Candidates,
+    teacher: &Teacher,
+    run: &mut Run,
+) -> Result<TeacherFitted> {
+    let config = parts.config;
+    let draw = |epoch: u64, key: u64, history: &[u32], target: u32| {
+        candidates.list(Draw::Train { seed: config.seed, epoch }, key, history, target)
+    };
+    let (folder, resume) = (run.path().to_owned(), run.resumed());
+    let choice = |teacher: &Teacher| measure::validate(parts, candidates, teacher);
+    let setup = TeacherSetup {
+        config: &config.teacher,
+        dataset: parts.dataset,
+        encoder: parts.encoder,
+        prompts: parts.prompts,
+        candidates: &draw,
+        validate: teacher.head().is_none().then_some(&choice),
+        eval: &config.eval,
+        seed: config.seed,
+        folder: Some(&folder),
+        resume,
+    };
+    let fitted = fit_teacher(&setup, teacher, &mut RunWatch::new(run))?;
+    run.record("training", serde_json::to_value(&fitted).unwrap_or_default())?;
+    let rate = |n: u64| n as f64 / fitted.seconds.max(1e-9);
+    if fitted.steps > 0 {
+        run.info(&format!(
+            "trained {} rows in {:.0} s: {:.1} rows/s, {:.0} tokens/s, {:.0} % of the time in the language model",
+            fitted.rows,
+            fitted.seconds,
+            rate(fitted.rows),
+            rate(fitted.tokens),
+            100.0 * fitted.lm_seconds / fitted.seconds.max(1e-9)
+        ));
+    }
+    Ok(fitted)
+}
+
+fn write_times(
+    run: &Run,
+    ready: f64,
+    fitted: &TeacherFitted,
+    exported: Option<&export::Exported>,
+    started: Instant,
+) -> Result<()> {
+    let seconds = fitted.seconds.max(1e-9);
+    let mut time = json!({
+        "load_seconds": ready,
+        "teacher_train_time_total": fitted.seconds,
+        "train_rows_per_s": fitted.rows as f64 / seconds,
+        "train_tokens_per_s": fitted.tokens as f64 / seconds,
+        "train_language_model_share": fitted.lm_seconds / seconds,
+        "steps": fitted.steps,
+        "best_step": fitted.best_step,
+        "total_seconds": started.elapsed().as_secs_f64(),
+        "peak_rss_bytes": anyo_core::memory::peak_rss_bytes(),
+    });
+    if let Some(exported) = exported {
+        time["distill_teacher_export_time"] = json!(exported.seconds);
+        time["export_rows"] = json!(exported.rows);
+        time["export_rows_per_s"] = json!(exported.rows as f64 / exported.seconds.max(1e-9));
+    }
+    run.write_json("metrics/time.json", &time)
+}
