@@ -4,11 +4,14 @@
 //! `I` items of the catalogue.
 
 pub mod answers;
+mod asked;
 pub mod candidates;
 pub mod config;
 mod encoder;
 mod gate;
+mod ground;
 mod head;
+mod likelihood;
 pub mod metric;
 mod model;
 mod pipeline;
@@ -25,7 +28,9 @@ pub use candidates::{Candidates, ChoiceRow, Draw, Instance, Instances};
 pub use config::TeacherConfig;
 pub use encoder::Encoder;
 pub use gate::{Gate, GateMode, GateStats, row_key};
+pub use ground::{Grounded, Grounding, TitleState};
 pub use head::{Head, HeadLoss, ItemVectors, encode_titles};
+pub use likelihood::{Likelihood, Likely, Rerank};
 pub use metric::{
     ChoiceMetrics, Rates,
     matcher::{Found, Matcher},
@@ -44,6 +49,7 @@ pub use prompt::{
     markers::{MarkerIds, Markers},
 };
 pub use rank::{RankSettings, Ranker};
+pub use say::Speaker;
 pub use titles::{TitleReport, Titles};
 pub use tokens::{Mark, PromptMode, PromptSource, Prompted};
 pub use train::{

@@ -1,6 +1,6 @@
 //! The loop of a generation: one batch, padded on the left, that shrinks as rows end.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use anyo_core::{Error, Result};
 use tch::{Kind, Tensor};
@@ -38,6 +38,8 @@ pub(super) struct Batch<'a, M: Causal> {
     base_only: bool,
     gate: Option<Tensor>, // [alive, E]
     sampler: Sampler,
+    /// Banned ids of the vocabulary, for the argmax; `None` without any.
+    banned: Option<Tensor>,
     rows: Vec<Row<'a>>,
     /// Rows still computed, in the order of the cache.
     alive: Vec<usize>,
@@ -88,6 +90,7 @@ impl<'a, M: Causal> Batch<'a, M> {
             cache: model.new_cache(prompts.len()),
             past: 0,
             sampler,
+            banned: banned(model, config)?,
             buffer: Vec::new(),
         })
     }
@@ -146,6 +149,10 @@ impl<'a, M: Causal> Batch<'a, M> {
     /// The next token of each row from logits `[B,V]`.
     fn choose(&mut self, logits: &Tensor) -> Result<Vec<u32>> {
         if self.sampler.is_argmax() {
+            let logits = match &self.banned {
+                Some(ids) => logits.f_index_fill(-1, ids, f64::NEG_INFINITY)?,
+                None => logits.shallow_clone(),
+            };
             let (best, ids) = logits.f_max_dim(-1, false)?;
             // a NaN or infinity is the maximum of its row
             if best.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
@@ -184,6 +191,18 @@ impl<'a, M: Causal> Batch<'a, M> {
         }
         self.alive = keep.iter().map(|&at| self.alive[at]).collect();
         Ok(())
+    }
+}
+
+/// Banned ids that the vocabulary has.
+fn banned<M: Causal>(model: &M, config: &SamplingConfig) -> Result<Option<Tensor>> {
+    let vocab = model.vocab_size();
+    let ids: BTreeSet<i64> =
+        config.banned_ids.iter().filter(|&&id| (id as usize) < vocab).map(|&id| i64::from(id)).collect();
+    match ids.len() {
+        0 => Ok(None),
+        n if n == vocab => Err(Error::invalid(format!("cannot generate: all {vocab} token ids are banned"))),
+        n => tensor_of(&Vec::from_iter(ids), &[n as i64], model.device()).map(Some),
     }
 }
 

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::tokenizer::GenerationDefaults;
 
-/// Settings of a generation. Filters apply in the order of `transformers`: repetition penalty, temperature, top-k, top-p,
-/// min-p.
+/// Settings of a generation. Filters apply in the order of `transformers`: banned ids, repetition penalty, temperature,
+/// top-k, top-p, min-p.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SamplingConfig {
@@ -30,6 +30,10 @@ pub struct SamplingConfig {
     pub stop_ids: Vec<u32>,
     /// Strings that end a text and are no part of it; the one that is complete first counts.
     pub stop_strings: Vec<String>,
+    /// Ids that never come, whatever the other settings: their logits are minus infinity. Ids outside the vocabulary have
+    /// no effect; a stop id that is banned ends nothing. Configurations saved before this key existed ban none.
+    #[serde(default)]
+    pub banned_ids: Vec<u32>,
 }
 
 impl SamplingConfig {
@@ -46,6 +50,7 @@ impl SamplingConfig {
             max_new_tokens,
             stop_ids: Vec::new(),
             stop_strings: Vec::new(),
+            banned_ids: Vec::new(),
         }
     }
 

@@ -25,6 +25,7 @@ pub struct Sampler {
     min_p: f64,
     repetition_penalty: f32,
     greedy: bool,
+    banned: Vec<u32>,
     largest: Vec<f32>,
     kept: Vec<(u32, f32)>,
     weights: Vec<f64>,
@@ -40,13 +41,14 @@ impl Sampler {
             min_p: config.min_p,
             repetition_penalty: config.repetition_penalty as f32,
             greedy: config.greedy,
+            banned: config.banned_ids.clone(),
             largest: Vec::new(),
             kept: Vec::new(),
             weights: Vec::new(),
         }
     }
 
-    /// Whether a plain argmax gives the token.
+    /// Whether a plain argmax over the ids that are not banned gives the token.
     pub fn is_argmax(&self) -> bool {
         self.greedy && !self.penalises()
     }
@@ -63,6 +65,7 @@ impl Sampler {
     /// When the logits hold NaN or infinity, or nothing but minus infinity.
     pub fn pick(&mut self, logits: &mut [f32], seen: &[u32], draw: f64) -> Result<u32> {
         if self.greedy {
+            self.ban(logits);
             self.penalise(logits, seen);
             return Ok(argmax(logits)?.0);
         }
@@ -90,6 +93,7 @@ impl Sampler {
 
     /// Fills `kept` and `weights` (probabilities times the returned sum).
     fn filter(&mut self, logits: &mut [f32], seen: &[u32]) -> Result<f64> {
+        self.ban(logits);
         self.penalise(logits, seen);
         let (_, max) = argmax(logits)?;
         let floor = if self.top_k > 0 && self.top_k < logits.len() {
@@ -120,6 +124,14 @@ impl Sampler {
         if self.min_p > 0.0 {
             let least = self.min_p.ln() * self.temperature;
             self.kept.retain(|&(_, l)| f64::from(l - max) >= least);
+        }
+    }
+
+    fn ban(&self, logits: &mut [f32]) {
+        for &id in &self.banned {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
         }
     }
 
@@ -276,6 +288,31 @@ mod tests {
         assert_eq!(penalty.pick(&mut [0.5, 3.0, 2.0], &[1], 0.0).unwrap(), 2);
         // a negative logit moves away from zero
         assert_eq!(penalty.pick(&mut [-1.0, -1.5, -3.0], &[0], 0.0).unwrap(), 1);
+    }
+
+    #[test]
+    fn banned_ids_never_come() {
+        // weights 1, 2, 4, 8: without the last they are of 7
+        let logits = [1f32, 2.0, 4.0, 8.0].map(f32::ln);
+        let ban = |config: SamplingConfig| Sampler::new(&SamplingConfig { banned_ids: vec![3, 3, 900], ..config });
+        let greedy = SamplingConfig::greedy(1);
+        assert_eq!(ban(greedy.clone()).pick(&mut logits.clone(), &[], 0.0).unwrap(), 2);
+        // a penalty must not bring a banned id back
+        let penalty = SamplingConfig { repetition_penalty: 0.01, ..greedy };
+        assert_eq!(ban(penalty).pick(&mut logits.clone(), &[3], 0.0).unwrap(), 2);
+        let run = |config: SamplingConfig| {
+            let mut rows = ban(config).probabilities(&mut logits.clone(), &[3]).unwrap();
+            rows.sort_by_key(|r| r.0);
+            rows.into_iter().map(|(id, p)| (id, (p * 1e5).round() / 1e5)).collect::<Vec<_>>()
+        };
+        let all = [(0, 0.14286), (1, 0.28571), (2, 0.57143)];
+        assert_eq!(run(config(|_| ())), all);
+        assert_eq!(run(config(|c| (c.top_k, c.repetition_penalty) = (4, 5.0))), all);
+        assert_eq!(run(config(|c| c.top_k = 2)), [(1, 0.33333), (2, 0.66667)]);
+        assert_eq!(run(config(|c| c.top_p = 0.5)), [(2, 1.0)]);
+        assert_eq!(run(config(|c| c.min_p = 0.4)), [(1, 0.33333), (2, 0.66667)]);
+        let mut sampler = ban(config(|_| ()));
+        assert_eq!(sampler.pick(&mut logits.clone(), &[], 0.999_999_999).unwrap(), 2);
     }
 
     #[test]

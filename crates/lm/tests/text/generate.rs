@@ -58,6 +58,37 @@ fn batches_equal_single_rows_without_cache() {
 }
 
 #[test]
+fn banned_ids_come_in_no_mode() {
+    let (model, tokenizer) = (Tiny::new(60, 64, 1), tokenizer("bpe"));
+    let penalty = SamplingConfig { repetition_penalty: 1.5, ..SamplingConfig::greedy(25) };
+    let filters = SamplingConfig { top_k: 9, top_p: 0.9, ..SamplingConfig::sample(25, 9) };
+    for config in [SamplingConfig::greedy(25), penalty, SamplingConfig::sample(25, 4), filters] {
+        let free = run(&model, &tokenizer, &prompts(), &config);
+        // what came first in each row, twice, and an id that the model does not have
+        let mut banned_ids: Vec<u32> = free.iter().flat_map(|row| [row.ids[0], row.ids[0]]).collect();
+        banned_ids.push(60);
+        let config = SamplingConfig { banned_ids: banned_ids.clone(), ..config };
+        for (prompt, row) in prompts().iter().zip(run(&model, &tokenizer, &prompts(), &config)) {
+            assert!(row.ids.iter().all(|id| !banned_ids.contains(id)), "{config:?}");
+            // the reference bans by hand
+            let plain = SamplingConfig { banned_ids: Vec::new(), ..config.clone() };
+            let (mut ids, mut sampler) = (prompt.ids.clone(), Sampler::new(&plain));
+            for place in 0..25 {
+                let mut last = Vec::<f32>::try_from(&model.plain(&ids).get(ids.len() as i64 - 1)).unwrap();
+                banned_ids.iter().filter(|&&id| id < 60).for_each(|&id| last[id as usize] = f32::NEG_INFINITY);
+                let seen: Vec<u32> = ids.iter().copied().collect::<HashSet<_>>().into_iter().collect();
+                ids.push(sampler.pick(&mut last, &seen, draw(config.seed, place)).unwrap());
+            }
+            assert_eq!(row.ids, ids.split_off(prompt.ids.len()), "{config:?}");
+        }
+    }
+    let all = SamplingConfig { banned_ids: (0..80).collect(), ..SamplingConfig::greedy(2) };
+    let error =
+        generate(&model, &tokenizer, &prompts(), &all, &Pass::default(), &mut |_, _| ControlFlow::Continue(()));
+    assert!(error.unwrap_err().to_string().contains("all 60 token ids are banned"));
+}
+
+#[test]
 fn rows_that_end_leave_the_batch_and_change_nothing() {
     let (model, tokenizer) = (Tiny::new(60, 64, 2), tokenizer("bpe"));
     let free = run(&model, &tokenizer, &prompts(), &SamplingConfig::sample(30, 3));

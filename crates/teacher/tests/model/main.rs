@@ -7,3 +7,4 @@ mod learning;
 mod made_up;
 mod resume;
 mod saved;
+mod ways;
