@@ -32,6 +32,30 @@ const SMALL: &[&str] = &[
 ];
 /// For students that are trained: the warm-up of a long recipe is longer than one small epoch.
 const SMALL_TRAINED: &str = "student.optim.schedule.warmup_steps=0";
+/// For teachers: a language model of one layer, a few steps of everything.
+const SMALL_TEACHER: &[&str] = &[
+    "dataset.filter.user_core=40",
+    "dataset.filter.max_history=8",
+    "encoder.train.epochs=1",
+    "builtin.histories=20",
+    "builtin.model.vocab_size=400",
+    "builtin.model.d_model=16",
+    "builtin.model.n_layers=1",
+    "builtin.model.n_heads=1",
+    "builtin.model.n_kv_heads=1",
+    "builtin.model.seq_len=1536",
+    "builtin.model.batch=1",
+    "builtin.model.steps=1",
+    "teacher.train.batch_size=2",
+    "teacher.train.max_steps=1",
+    "teacher.train.valid_rows=10",
+    "eval.bootstrap=10",
+    "choice.rows=1",
+    "export.rows=10",
+    "threads=1",
+    "data.cache=cache",
+];
+
 fn root() -> PathBuf {
     fs::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")).unwrap()
 }
@@ -94,7 +118,7 @@ fn shrunken(binary: &str, args: &[String], folder: &Path, data: Option<&Path>) -
     if looks_only || !binary.starts_with("run-") {
         return Ok(args.to_vec());
     }
-    if binary == "run-lm" {
+    if binary == "run-lm" || (binary == "run-teacher" && args.iter().any(|a| a.starts_with("teacher.lm="))) {
         return language_model(args, data);
     }
     let real = |a: &str| match a.split_once('=') {
@@ -104,6 +128,10 @@ fn shrunken(binary: &str, args: &[String], folder: &Path, data: Option<&Path>) -
     };
     if data.is_none() && args.iter().any(|a| real(a)) {
         return Err("../shared/data is not there");
+    }
+    if binary == "run-teacher" {
+        let data = data.map(|data| format!("data.root={}", data.display()));
+        return Ok(args.iter().cloned().chain(SMALL_TEACHER.iter().map(|&w| w.to_owned())).chain(data).collect());
     }
     let sweep = has("-m") || has("--multirun");
     let mut small: Vec<String> = args.iter().map(|a| if sweep { few(a) } else { a.clone() }).collect();

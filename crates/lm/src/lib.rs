@@ -23,6 +23,7 @@ mod peft;
 pub mod plan;
 pub mod quant;
 mod rope;
+mod single_place;
 mod single_query;
 pub mod tokenizer;
 pub mod train;

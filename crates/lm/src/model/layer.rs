@@ -9,7 +9,7 @@ use crate::{
     linear::Linear,
     pass::Pass,
     rope::Rotation,
-    single_query,
+    single_place, single_query,
 };
 
 /// RMSNorm: x / √(mean x² + ε) in f32, back to the type of x, times the weight.
@@ -23,6 +23,9 @@ pub(super) struct Norm {
 impl Norm {
     /// x `[..,D]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if let Some(normed) = single_place::rms_norm(x, &self.weight, self.eps) {
+            return Ok(normed);
+        }
         let d = self.weight.size();
         if x.kind() == Kind::Float && self.weight.kind() == Kind::Float {
             return Ok(x.f_rms_norm(&d, Some(&self.weight), self.eps)?);
@@ -96,7 +99,10 @@ impl Layer {
                 (both.f_narrow(-1, 0, f)?, both.f_narrow(-1, f, f)?)
             }
         };
-        let inside = gate.f_silu()?.f_mul(&up)?;
+        let inside = match single_place::silu_mul(&gate, &up) {
+            Some(inside) => inside,
+            None => gate.f_silu()?.f_mul(&up)?,
+        };
         Ok(x.f_add(&self.down.forward(&inside, pass))?)
     }
 

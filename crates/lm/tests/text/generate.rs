@@ -83,8 +83,7 @@ fn banned_ids_come_in_no_mode() {
         }
     }
     let all = SamplingConfig { banned_ids: (0..80).collect(), ..SamplingConfig::greedy(2) };
-    let error =
-        generate(&model, &tokenizer, &prompts(), &all, &Pass::default(), &mut |_, _| ControlFlow::Continue(()));
+    let error = generate(&model, &tokenizer, &prompts(), &all, &Pass::default(), &mut |_, _| ControlFlow::Continue(()));
     assert!(error.unwrap_err().to_string().contains("all 60 token ids are banned"));
 }
 
