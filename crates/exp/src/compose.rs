@@ -18,7 +18,12 @@ pub fn compose_conf(conf: &Path) -> Vec<(String, Result<usize, String>)> {
     let compose = |name: &str| {
         let composed = match name {
             "run-student-baseline" => compose_all::<BaselineRunConfig>(&search, name, GIVEN),
-            "run-teacher" => compose_all::<TeacherRunConfig>(&search, name, GIVEN),
+            "run-teacher" => {
+                // ilora_paper has no head that could rank a bundle
+                let given = ["teacher.lm=folder", "export.enabled=false"];
+                let given: Vec<&str> = given.iter().chain(GIVEN).copied().collect();
+                compose_all::<TeacherRunConfig>(&search, name, &given)
+            }
             "export-bundle" => compose_all::<bundles::ExportRunConfig>(&search, name, &["student_run=latest"]),
             "import-bundle" => {
                 let given: Vec<&str> = ["from=lists.tsv", "position=train"].iter().chain(GIVEN).copied().collect();

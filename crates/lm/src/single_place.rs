@@ -14,7 +14,7 @@ const MOST: usize = 1 << 16;
 const LANES: usize = 16;
 
 /// A float that is computed with in f32.
-trait Number: Element {
+trait Number: Element + Copy {
     fn get(self) -> f32;
     fn put(value: f32) -> Self;
 }

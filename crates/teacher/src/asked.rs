@@ -74,6 +74,9 @@ pub(crate) fn open(prompts: &dyn PromptSource, histories: &[&[u32]], settings: &
     histories.iter().map(newest).collect()
 }
 
+/// What a batch gets: places of its prompts, their histories, the prompts; and one result for each.
+pub(crate) type EachBatch<'a, T> = dyn FnMut(&[usize], &[&[u32]], &[Prompted]) -> Result<Vec<T>> + 'a;
+
 /// Calls `each` with at most `batch` prompts of like length at a time, the longest first: their places, their histories
 /// and the prompts. What it returns for each of them comes back in the order of `prompted`.
 ///
@@ -83,7 +86,7 @@ pub(crate) fn in_batches<T>(
     histories: &[&[u32]],
     prompted: &[Prompted],
     batch: usize,
-    each: &mut dyn FnMut(&[usize], &[&[u32]], &[Prompted]) -> Result<Vec<T>>,
+    each: &mut EachBatch<'_, T>,
 ) -> Result<Vec<T>> {
     let mut order: Vec<usize> = (0..prompted.len()).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(prompted[i].ids.len()), i));

@@ -5,7 +5,7 @@ use anyo_lm::{Pass, generate::score_lists};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::{
-    asked::{Asked, in_batches, open, tokens},
+    asked::{Asked, EachBatch, in_batches, open, tokens},
     encoder::Encoder,
     model::Teacher,
     rank::RankSettings,
@@ -96,11 +96,7 @@ impl<'a> Likelihood<'a> {
         })
     }
 
-    fn batches(
-        &self,
-        histories: &[&[u32]],
-        each: &mut dyn FnMut(&[usize], &[&[u32]], &[Prompted]) -> Result<Vec<Vec<f64>>>,
-    ) -> Result<Vec<Vec<f64>>> {
+    fn batches(&self, histories: &[&[u32]], each: &mut EachBatch<'_, Vec<f64>>) -> Result<Vec<Vec<f64>>> {
         let prompted = open(self.prompts, histories, &self.settings)?;
         in_batches(histories, &prompted, self.settings.batch, each)
     }

@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor, kind::Element};
 
 use crate::{Result, parallel::SendPtr};
 
-/// Whether [`slice`] can see this tensor's elements as numbers of type `T`.
+/// Whether [`slice()`] can see this tensor's elements as numbers of type `T`.
 ///
 /// tch 0.24 says that `half::bf16` is of [`Kind::Half`]: either half type is accepted for both kinds.
 pub fn is_plain<T: Element>(tensor: &Tensor) -> bool {
@@ -30,7 +30,7 @@ pub fn slice<T: Element>(tensor: &Tensor) -> &[T] {
     }
 }
 
-/// As [`slice`], to write to; no other handle may use the tensor's memory meanwhile.
+/// As [`slice()`], to write to; no other handle may use the tensor's memory meanwhile.
 ///
 /// # Panics
 /// When [`is_plain`] does not hold.
