@@ -19,9 +19,7 @@ pub fn compose_conf(conf: &Path) -> Vec<(String, Result<usize, String>)> {
         let composed = match name {
             "run-student-baseline" => compose_all::<BaselineRunConfig>(&search, name, GIVEN),
             "run-teacher" => {
-                // ilora_paper has no head that could rank a bundle
-                let given = ["teacher.lm=folder", "export.enabled=false"];
-                let given: Vec<&str> = given.iter().chain(GIVEN).copied().collect();
+                let given: Vec<&str> = ["teacher.lm=folder"].iter().chain(GIVEN).copied().collect();
                 compose_all::<TeacherRunConfig>(&search, name, &given)
             }
             "export-bundle" => compose_all::<bundles::ExportRunConfig>(&search, name, &["student_run=latest"]),

@@ -18,7 +18,7 @@ use project::{Project, said, signal, wait_for};
 /// A small toy, a language model of one layer, a few steps of everything.
 const SMALL: &[&str] = &[
     "dataset.toy.n_users=80",
-    "dataset.toy.n_items=40",
+    "dataset.toy.n_items=60",
     "encoder.student.d_model=16",
     "encoder.train.epochs=1",
     "builtin.histories=100",
@@ -81,7 +81,7 @@ fn a_teacher_is_trained_measured_exported_and_resumed() {
     let wanted = Wanted { rankings: true, embeddings: true };
     let bundle = Bundle::open_for_training(&folder.join("bundle"), &dataset, wanted).unwrap();
     assert_eq!(bundle.n_labelled(), dataset.train.n_targets());
-    assert_eq!(bundle.item_embeddings().unwrap().size(), [40, config.teacher.head.unwrap().dim]);
+    assert_eq!(bundle.item_embeddings().unwrap().size(), [60, config.teacher.head.unwrap().dim]);
     assert_eq!(project.files("result/whole/dllm2rec").len(), 3);
 
     // Interrupted in training, the resumed run ends in the same weights and lists.
@@ -104,7 +104,7 @@ fn controls_run_and_the_japanese_wording_composes() {
     assert!(told.out.contains("lora"), "{}", told.out);
     let bundle = Bundle::open(&project.at("result/lora/bundle"), None).unwrap();
     assert_eq!(bundle.n_labelled(), 15);
-    let zero = ["teacher=zeroshot", "run.dir=result/zero", "export.enabled=false", "teacher/prompt=generic_ja"];
+    let zero = ["teacher=zeroshot", "run.dir=result/zero", "teacher/prompt=generic_ja"];
     let words = [
         &SMALL.iter().copied().filter(|w| !w.starts_with("teacher.train.")).collect::<Vec<_>>()[..],
         &zero,
@@ -112,21 +112,23 @@ fn controls_run_and_the_japanese_wording_composes() {
     ];
     let told = run(&project, &words.concat()).done();
     assert!(told.out.contains("encoder sasrec_dllm2rec") && told.out.contains("HR@1"), "{}", told.out);
+    assert!(told.err.contains("no bundle: "), "{}", told.err);
 }
 
 #[test]
 fn bad_requests_are_told_before_anything_is_trained() {
     let project = Project::new();
     small(&project, &["teacher.lm=nowhere"]).failed(1, &["there is no folder nowhere", "hint: wanted `builtin`"]);
-    small(&project, &["teacher=zeroshot"]).failed(2, &["export.enabled", "teacher.head is null"]);
-    small(&project, &["export.top_n=41"]).failed(2, &["export.top_n", "wanted 1 to 40"]);
+    run(&project, &["student@encoder.student=item_knn"])
+        .failed(1, &["encoder.student: `item_knn` has no states", "hint: "]);
+    small(&project, &["export.top_n=61"]).failed(1, &["export.top_n", "wanted 1 to 60"]);
     small(&project, &["teacher.gate.experts=3"]).failed(2, &["teacher.lora.rank", "multiple of 3 experts"]);
     small(&project, &["encoder.train.batch_size=0"]).failed(2, &["encoder.train.batch_size"]);
     small(&project, &["builtin.model.seq_len=64"])
         .failed(1, &["does not fit the context of 64", "hint: use a longer context"]);
-    small(&project, &["teacher.prompt.candidates.n=41"]).failed(1, &["needs 41 items", "has 40"]);
+    small(&project, &["teacher.prompt.candidates.n=61"]).failed(1, &["needs 61 items", "has 60"]);
     // An encoder of other rows would have seen what is asked.
-    let other: &[&str] = &["dataset.toy.n_users=90", "dataset.toy.n_items=40", "student=sasrec_dllm2rec"];
+    let other: &[&str] = &["dataset.toy.n_users=90", "dataset.toy.n_items=60", "student=sasrec_dllm2rec"];
     project.run(&[other, &["train.epochs=1", "eval.bootstrap=0", "run.dir=result/other", "threads=1"]].concat()).done();
     small(&project, &["teacher.encoder_run=result/other"]).failed(1, &["the encoder was trained on", "hash"]);
 }

@@ -17,9 +17,9 @@ pub(crate) fn gate(name: GateName) -> GateConfig {
 fn shipped(file: &str) -> TeacherConfig {
     use anyo_core::config::{Context, Request, SearchPath, compose, typed};
     let conf = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../conf");
-    // ilora_paper names no language model and has no head that could rank a bundle.
+    // ilora_paper names no language model.
     let choice = format!("teacher={}", file.trim_end_matches(".yaml"));
-    let words = [choice, "teacher.lm=builtin".into(), "export.enabled=false".into()];
+    let words = [choice, "teacher.lm=builtin".into()];
     let request = Request {
         app: "run-teacher",
         examples: &[],

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyo_core::{
-    Result,
+    Error, Result,
     data::Dataset,
     run::{Run, resolve_run},
     torch::{load_tensors, save_model, tensor_file::load_metadata},
@@ -19,6 +19,18 @@ use crate::encoder::Encoder;
 const FILE: &str = "models/encoder.safetensors";
 /// Where its checkpoints lie, inside the run folder.
 const FOLDER: &str = "encoder";
+
+/// Refuses an encoder without states before anything is loaded.
+pub(super) fn check(config: &TeacherRunConfig) -> Result<()> {
+    let student = &config.encoder.student;
+    if config.teacher.encoder_run.is_some() || student.recipe().is_some() {
+        return Ok(());
+    }
+    Err(Error::Invalid {
+        message: format!("encoder.student: `{}` has no states that a gate could read", student.name()),
+        hint: Some("take a neural student, such as student@encoder.student=sasrec".into()),
+    })
+}
 
 pub(super) fn open(config: &TeacherRunConfig, dataset: &Dataset, device: Device, run: &mut Run) -> Result<Encoder> {
     let encoder = match &config.teacher.encoder_run {
@@ -49,8 +61,7 @@ fn on_the_spot(config: &TeacherRunConfig, dataset: &Dataset, device: Device, run
     }
     run.info(&format!("training the encoder {} first", recipe.student.name()));
     let folder = run.path().join(FOLDER);
-    std::fs::create_dir_all(folder.join("models"))
-        .map_err(anyo_core::Error::io(&folder, "make the encoder's folder"))?;
+    std::fs::create_dir_all(folder.join("models")).map_err(Error::io(&folder, "make the encoder's folder"))?;
     let setup = Setup {
         student: &recipe.student,
         train: &recipe.train,

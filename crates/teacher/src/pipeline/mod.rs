@@ -86,6 +86,10 @@ pub fn run_teacher(config: &TeacherRunConfig, run: &mut Run) -> Result<()> {
     measure::choices(&parts, &candidates, &teacher, run)?;
     let exported = match &ranker {
         Some(ranker) if config.export.enabled => Some(export::bundle(&parts, ranker, run)?),
+        None if config.export.enabled => {
+            run.warn("no bundle: it is ranked by the scoring head, and teacher.head is null");
+            None
+        }
         _ => None,
     };
 
@@ -100,6 +104,7 @@ pub fn run_teacher(config: &TeacherRunConfig, run: &mut Run) -> Result<()> {
 /// Device, threads and data, recorded in the run.
 fn prepare(config: &TeacherRunConfig, run: &mut Run) -> Result<(Device, Dataset)> {
     language::check_folder(&config.teacher.lm)?;
+    encoder::check(config)?;
     let threads = device::set_threads(config.threads)?;
     let chosen = config.device.choose()?;
     run.info(&format!("device {}; {threads}", chosen.why));
