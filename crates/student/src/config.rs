@@ -1,7 +1,7 @@
 //! Configuration of the students; the defaults and their reasons stand in `conf/student/*.yaml`.
 
 use anyo_core::{
-    config::{Check, Problem},
+    config::{Check, Problem, Ranges},
     torch::OptimConfig,
 };
 use serde::{Deserialize, Serialize};
@@ -310,39 +310,5 @@ impl Check for LossConfig {
         }
         list.positive("dros_beta", self.dros_beta);
         list.0
-    }
-}
-
-/// Collects range problems with few words.
-#[derive(Debug, Default)]
-pub(crate) struct Ranges(pub(crate) Vec<Problem>);
-
-impl Ranges {
-    pub(crate) fn push(&mut self, key: &str, message: String) {
-        self.0.push(Problem::new(key, message));
-    }
-
-    pub(crate) fn at_least(&mut self, key: &str, got: f64, low: f64) {
-        if got < low {
-            self.push(key, format!("wanted at least {low}, got {got}"));
-        }
-    }
-
-    pub(crate) fn positive(&mut self, key: &str, got: f64) {
-        if !(got > 0.0 && got.is_finite()) {
-            self.push(key, format!("wanted a number above 0, got {got}"));
-        }
-    }
-
-    pub(crate) fn probability(&mut self, key: &str, got: f64) {
-        if !(0.0..1.0).contains(&got) {
-            self.push(key, format!("wanted 0 up to but not including 1, got {got}"));
-        }
-    }
-
-    pub(crate) fn nested(&mut self, key: &str, part: &impl Check) {
-        for problem in part.problems() {
-            self.0.push(Problem { key: format!("{key}.{}", problem.key), ..problem });
-        }
     }
 }

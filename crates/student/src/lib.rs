@@ -9,6 +9,7 @@ mod layers;
 pub mod loss;
 mod network;
 mod pipeline;
+mod prepare;
 mod recommend;
 mod run_watch;
 pub mod seen;
@@ -26,6 +27,7 @@ pub use export::{ExportConfig, ExportProgress, Exported, Pass, Source, export_bu
 pub use gru4rec::Gru4rec;
 pub use network::Network;
 pub use pipeline::{BaselineRunConfig, MODEL_FILE, run_student_baseline};
+pub use prepare::Prepare;
 pub use recommend::{Loaded, Recommendation};
 pub use run_watch::RunWatch;
 pub use sasrec::Sasrec;

@@ -4,17 +4,19 @@ use std::{collections::BTreeMap, time::Instant};
 
 use anyo_core::{
     Error, Recommender, Result,
-    config::{Check, Problem, Report},
+    config::{Check, Problem, Ranges},
     data::{self, DataConfig, Dataset, DatasetConfig},
     eval::{Comparison, EvalConfig, Evaluation, evaluate, write_metrics, write_per_user},
     run::{Run, RunConfig},
-    torch::{DeviceChoice, Dtype, device, save_model},
+    torch::{DeviceChoice, Dtype, save_model},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tch::Device;
 
 use crate::{
-    config::{Ranges, StudentConfig},
+    config::StudentConfig,
+    prepare::Prepare,
     run_watch::RunWatch,
     student::{Student, baseline},
     train::{Fitted, Setup, fit},
@@ -93,7 +95,14 @@ impl Check for BaselineRunConfig {
 /// What loading, training, evaluating and writing can meet; each names the file, key or step.
 pub fn run_student_baseline(config: &BaselineRunConfig, run: &mut Run) -> Result<()> {
     let started = Instant::now();
-    let dataset = prepare(config, run)?;
+    let prepare = Prepare {
+        dataset: &config.dataset,
+        data: &config.data,
+        device: config.device,
+        threads: config.threads,
+        eval: &config.eval,
+    };
+    let (device, dataset) = prepare.run(run, &|_| Vec::new())?;
     let loaded = started.elapsed().as_secs_f64();
 
     let mut test = Vec::new();
@@ -104,7 +113,7 @@ pub fn run_student_baseline(config: &BaselineRunConfig, run: &mut Run) -> Result
             (valid, None)
         }
         None => {
-            let (student, fitted) = train(config, &dataset, run)?;
+            let (student, fitted) = train(config, &dataset, device, run)?;
             let valid = rank(&student, &dataset.valid, &dataset, config)?;
             test.push((config.student.name().to_owned(), rank(&student, &dataset.test, &dataset, config)?));
             (valid, Some(fitted))
@@ -132,43 +141,8 @@ pub fn run_student_baseline(config: &BaselineRunConfig, run: &mut Run) -> Result
     Ok(())
 }
 
-/// Device, threads and data, recorded in the run.
-fn prepare(config: &BaselineRunConfig, run: &mut Run) -> Result<Dataset> {
-    let threads = device::set_threads(config.threads)?;
-    let chosen = config.device.choose()?;
-    run.info(&format!("device {}; {threads}", chosen.why));
-    run.record("device", json!({"chosen": chosen.why, "threads": threads}))?;
-    run.record("libtorch", device::describe())?;
-    let dataset = data::load(&config.dataset, &config.data, &mut |note| run.info(note))?;
-    run.info(&format!(
-        "data set {}: {} users, {} items, {} training, {} validation, {} test rows; {}",
-        dataset.name,
-        dataset.n_users(),
-        dataset.n_items(),
-        dataset.train.len(),
-        dataset.valid.len(),
-        dataset.test.len(),
-        dataset.protocol
-    ));
-    let provenance = &dataset.provenance;
-    run.record("data", json!({"hash": dataset.hash, "items_hash": dataset.items_hash, "provenance": provenance}))?;
-    let problems = config.eval.problems_for(dataset.n_items());
-    if !problems.is_empty() {
-        let inside = |p: Problem| Problem { key: format!("eval.{}", p.key), ..p };
-        return Err(Error::Config(Report { problems: problems.into_iter().map(inside).collect() }));
-    }
-    if dataset.test.is_empty() {
-        return Err(Error::Invalid {
-            message: format!("data set `{}` has no test row", dataset.name),
-            hint: Some("users need at least 3 interactions for leave_one_out; loosen the filters".into()),
-        });
-    }
-    Ok(dataset)
-}
-
-fn train(config: &BaselineRunConfig, dataset: &Dataset, run: &mut Run) -> Result<(Student, Fitted)> {
-    let chosen = config.device.choose()?;
-    let student = Student::new(&config.student, dataset.n_items(), chosen.device, config.seed)?;
+fn train(config: &BaselineRunConfig, dataset: &Dataset, device: Device, run: &mut Run) -> Result<(Student, Fitted)> {
+    let student = Student::new(&config.student, dataset.n_items(), device, config.seed)?;
     let n_parameters = student.params.n_parameters();
     run.info(&format!("student {}: {n_parameters} parameters", config.student.name()));
     run.record("n_parameters", json!(n_parameters))?;

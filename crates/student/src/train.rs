@@ -9,7 +9,6 @@ use anyo_core::{
     seed::{self, Stream},
     torch::{Checkpoints, DataIdentity, Due, Gradients, Optimizer, Schedule, load_tensors, save_model},
 };
-use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -174,13 +173,13 @@ impl<'a> Trainer<'a> {
             student,
             sampler: Sampler::new(recipe.loss, &counts),
             loss: Loss::new(recipe.loss, &counts),
-            valid: sample_rows(&dataset.valid, train.valid_rows, setup.seed),
+            valid: dataset.valid.sample(train.valid_rows, &mut seed::rng(setup.seed, Stream::Shuffle, u64::MAX, 0)),
             optimizer: Optimizer::new(recipe.optim, &student.params)?,
             gradients: Gradients::new(&student.params),
             schedule: Schedule::new(&recipe.optim.schedule, (steps * train.epochs).max(1))?,
             checkpoints,
             state: State {
-                data: identity(dataset),
+                data: DataIdentity::of(dataset),
                 step: 0,
                 epoch: 0,
                 step_in_epoch: 0,
@@ -400,35 +399,6 @@ impl<'a> Trainer<'a> {
         watch.note(&format!("continuing after step {} (epoch {})", self.state.step, self.state.epoch + 1));
         watch.rewind(self.state.step)
     }
-}
-
-/// Names the data of a checkpoint.
-pub(crate) fn identity(dataset: &Dataset) -> DataIdentity {
-    DataIdentity {
-        dataset: dataset.name.clone(),
-        data_hash: dataset.hash.clone(),
-        items_hash: dataset.items_hash.clone(),
-    }
-}
-
-/// `n` rows without replacement in their order, or all for 0.
-fn sample_rows(rows: &Rows, n: usize, seed: u64) -> Rows {
-    if n == 0 || n >= rows.len() {
-        return rows.clone();
-    }
-    let mut rng = seed::rng(seed, Stream::Shuffle, u64::MAX, 0);
-    let mut order: Vec<usize> = (0..rows.len()).collect();
-    for i in 0..n {
-        let j = rng.random_range(i..order.len());
-        order.swap(i, j);
-    }
-    order.truncate(n);
-    order.sort_unstable();
-    let mut sample = Rows::new();
-    for row in order {
-        sample.push_eval(rows.user(row), rows.history(row), rows.target(row));
-    }
-    sample
 }
 
 /// The error for a selecting metric that the evaluation does not give.

@@ -1,9 +1,7 @@
 //! Configuration of the training loop; the defaults and their reasons stand in `conf/run-student-baseline.yaml`.
 
-use anyo_core::config::{Check, Problem};
+use anyo_core::config::{Check, Problem, Ranges};
 use serde::{Deserialize, Serialize};
-
-use crate::config::Ranges;
 
 /// `train:` in the configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -46,55 +46,6 @@ pub struct ChoiceRow {
     pub template: usize,
 }
 
-/// A target of training rows with the history before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Instance {
-    /// The row.
-    pub row: u32,
-    /// The target's place in the row; everything before it is history.
-    pub position: u32,
-}
-
-/// Targets with enough history, and how many have not.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Instances {
-    /// In order of the rows.
-    pub list: Vec<Instance>,
-    /// Targets left out because their history is shorter than asked for.
-    pub too_short: usize,
-}
-
-impl Instance {
-    /// The items before the target.
-    pub fn history<'a>(&self, rows: &'a Rows) -> &'a [u32] {
-        &rows.items(self.row as usize)[..self.position as usize]
-    }
-
-    /// The target.
-    pub fn target(&self, rows: &Rows) -> u32 {
-        rows.items(self.row as usize)[self.position as usize]
-    }
-
-    /// The number that its draws hang on.
-    pub fn key(&self) -> u64 {
-        u64::from(self.row) << 32 | u64::from(self.position)
-    }
-}
-
-impl Instances {
-    /// Every target of `rows` whose history has at least `min_history` items.
-    pub fn new(rows: &Rows, min_history: usize) -> Self {
-        let mut found = Self::default();
-        for row in 0..rows.len() {
-            let (first, end) = (rows.first_target(row), rows.items(row).len());
-            let start = first.max(min_history).min(end);
-            found.too_short += start - first;
-            found.list.extend((start..end).map(|p| Instance { row: row as u32, position: p as u32 }));
-        }
-        found
-    }
-}
-
 /// Draws candidate lists and wordings. What a row gets depends on seed, part and row, not on order or batches.
 #[derive(Debug, Clone)]
 pub struct Candidates {
@@ -124,7 +75,7 @@ impl Candidates {
     }
 
     /// The target and `n − 1` different items that are neither the target nor in `history`, each such set equally
-    /// likely, in random order. `key`: the row, in training [`Instance::key`].
+    /// likely, in random order. `key`: the row, in training [`crate::TrainRow::key`].
     ///
     /// A target that is also in the history (data with repeats) is a candidate all the same.
     ///

@@ -24,7 +24,7 @@ mod tokens;
 mod train;
 
 pub use answers::{Answer, evaluate_choices};
-pub use candidates::{Candidates, ChoiceRow, Draw, Instance, Instances};
+pub use candidates::{Candidates, ChoiceRow, Draw};
 pub use config::TeacherConfig;
 pub use encoder::Encoder;
 pub use gate::{Gate, GateMode, GateStats, row_key};

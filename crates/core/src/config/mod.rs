@@ -19,6 +19,7 @@ pub mod lexer;
 pub mod load;
 pub mod overrides;
 mod range;
+mod ranges;
 pub mod search;
 mod suggest;
 pub mod tagged;
@@ -37,6 +38,7 @@ pub use self::{
     compose::{Composition, FileLayer},
     interpolate::Context,
     load::{Base, Composed, Request, compose},
+    ranges::Ranges,
     search::SearchPath,
     suggest::did_you_mean,
     typed::typed,

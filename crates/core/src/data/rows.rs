@@ -1,5 +1,7 @@
 //! Rows of item sequences in one flat buffer: what models train on and are evaluated on.
 
+use rand::{Rng, RngExt};
+
 /// Many item sequences, oldest item first, each with the user it belongs to and the place of its first target.
 ///
 /// A row `[a, b, c, d]` with `first_target` 3 asks for `d` after `a b c` and nothing else (a window); with
@@ -83,6 +85,25 @@ impl Rows {
             }
         }
         counts
+    }
+
+    /// `n` rows drawn without replacement, in their order, or all of them for 0.
+    pub fn sample(&self, n: usize, rng: &mut impl Rng) -> Self {
+        if n == 0 || n >= self.len() {
+            return self.clone();
+        }
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        for i in 0..n {
+            let j = rng.random_range(i..order.len());
+            order.swap(i, j);
+        }
+        order.truncate(n);
+        order.sort_unstable();
+        let mut sample = Self::new();
+        for row in order {
+            sample.push(self.user(row), self.items(row).iter().copied(), self.first_target[row]);
+        }
+        sample
     }
 
     /// The four flat parts (users, offsets, items, first targets), for writing.

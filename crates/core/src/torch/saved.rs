@@ -36,6 +36,14 @@ pub struct DataIdentity {
     pub items_hash: String,
 }
 
+#[cfg(feature = "data")]
+impl DataIdentity {
+    /// That of a data set.
+    pub fn of(dataset: &crate::data::Dataset) -> Self {
+        Self { dataset: dataset.name.clone(), data_hash: dataset.hash.clone(), items_hash: dataset.items_hash.clone() }
+    }
+}
+
 /// A checkpoint that was read and verified.
 #[derive(Debug)]
 pub struct Saved {

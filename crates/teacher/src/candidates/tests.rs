@@ -60,7 +60,7 @@ fn too_small_a_catalogue_is_named() {
     let message = error.to_string();
     assert!(message.starts_with("row 17: 19 candidates beside the target") && message.contains("only 18"), "{message}");
     assert_eq!(error.hint().unwrap(), "set candidates.n of the prompts to 19 or less");
-    let (place, train) = (Instance { row: 0, position: 2 }.key(), Draw::Train { seed: 1, epoch: 0 });
+    let (place, train) = (crate::TrainRow { row: 0, place: 2 }.key(), Draw::Train { seed: 1, epoch: 0 });
     assert!(c.list(train, place, &[0, 1, 2], 3).unwrap_err().to_string().starts_with("row 0, place 2: "));
     assert!(c.list(Draw::Test, 0, &[22], 3).unwrap_err().to_string().contains("item 22, but there are 22"));
     // the smallest catalogue that does
@@ -68,17 +68,18 @@ fn too_small_a_catalogue_is_named() {
 }
 
 #[test]
-fn instances_are_the_targets_with_enough_history() {
+fn training_rows_are_the_targets_with_enough_history() {
     let mut rows = Rows::new();
     rows.push(0, [9, 8, 7, 6], 1);
     rows.push(1, [5, 4], 1);
     rows.push(2, [1, 2, 3, 4], 3);
-    let found = Instances::new(&rows, 2);
-    assert_eq!(found.too_short, 2);
-    let read: Vec<(Vec<u32>, u32)> = found.list.iter().map(|i| (i.history(&rows).to_vec(), i.target(&rows))).collect();
+    let of = |min_history| crate::TrainRows::new(&rows, min_history, 0, 0);
+    let found = of(2);
+    assert_eq!(found.too_short(), 2);
+    let read: Vec<(Vec<u32>, u32)> = (0..found.len()).map(|i| (found.history(i).to_vec(), found.target(i))).collect();
     assert_eq!(read, [(vec![9, 8], 7), (vec![9, 8, 7], 6), (vec![1, 2, 3], 4)]);
-    assert_eq!(Instances::new(&rows, 0).list.len(), rows.n_targets());
-    assert_eq!(Instances::new(&rows, 9), Instances { list: vec![], too_short: 5 });
+    assert_eq!(of(0).len(), rows.n_targets());
+    assert_eq!((of(9).len(), of(9).too_short()), (0, 5));
 }
 
 proptest! {

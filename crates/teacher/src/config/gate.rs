@@ -1,9 +1,7 @@
 //! Configuration of the gate; the defaults and their reasons stand in `conf/teacher/*.yaml`.
 
-use anyo_core::config::{Check, Problem};
+use anyo_core::config::{Check, Problem, Ranges};
 use serde::{Deserialize, Serialize};
-
-use super::Ranges;
 
 /// `teacher.gate:`: how each row's experts are weighed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

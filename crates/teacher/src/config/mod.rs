@@ -6,7 +6,7 @@ mod train;
 use std::path::PathBuf;
 
 use anyo_core::{
-    config::{Check, Problem},
+    config::{Check, Problem, Ranges},
     torch::Dtype,
 };
 use anyo_lm::{LoraConfig, Targets};
@@ -161,44 +161,6 @@ impl Check for HeadConfig {
         list.at_least("dim", self.dim as f64, 1.0);
         list.positive("scale", self.scale);
         list.0
-    }
-}
-
-/// Collects range problems with few words.
-#[derive(Debug, Default)]
-pub(crate) struct Ranges(pub(crate) Vec<Problem>);
-
-impl Ranges {
-    pub(crate) fn push(&mut self, key: &str, message: String) {
-        self.0.push(Problem::new(key, message));
-    }
-
-    pub(crate) fn at_least(&mut self, key: &str, got: f64, low: f64) {
-        if got < low {
-            self.push(key, format!("wanted at least {low}, got {got}"));
-        }
-    }
-
-    pub(crate) fn positive(&mut self, key: &str, got: f64) {
-        if !(got > 0.0 && got.is_finite()) {
-            self.push(key, format!("wanted a number above 0, got {got}"));
-        }
-    }
-
-    pub(crate) fn not_negative(&mut self, key: &str, got: f64) {
-        if !(got >= 0.0 && got.is_finite()) {
-            self.push(key, format!("wanted a number from 0 up, got {got}"));
-        }
-    }
-
-    pub(crate) fn share(&mut self, key: &str, got: f64) {
-        if !(0.0..=1.0).contains(&got) {
-            self.push(key, format!("wanted 0 to 1, got {got}"));
-        }
-    }
-
-    pub(crate) fn nested(&mut self, key: &str, part: &impl Check) {
-        self.0.extend(part.problems().into_iter().map(|problem| problem.under(key)));
     }
 }
 

@@ -1,13 +1,11 @@
 //! Configuration of the teacher's training.
 
 use anyo_core::{
-    config::{Check, Problem},
+    config::{Check, Problem, Ranges},
     torch::{Group, OptimConfig, OptimName, Params, ScheduleConfig, ScheduleName},
 };
 use anyo_student::CheckpointConfig;
 use serde::{Deserialize, Serialize};
-
-use super::Ranges;
 
 /// `teacher.train:`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -8,15 +8,9 @@ mod measure;
 
 use std::{collections::BTreeMap, time::Instant};
 
-use anyo_core::{
-    Error, Result,
-    config::{Problem, Report},
-    data::{self, Dataset},
-    run::Run,
-    torch::device,
-};
+use anyo_core::{Error, Result, config::Problem, data::Dataset, run::Run};
 use anyo_lm::{Causal, Tokenizer};
-use anyo_student::RunWatch;
+use anyo_student::{Prepare, RunWatch};
 use serde_json::json;
 use tch::{Device, Tensor};
 
@@ -101,44 +95,24 @@ pub fn run_teacher(config: &TeacherRunConfig, run: &mut Run) -> Result<()> {
     Ok(())
 }
 
-/// Device, threads and data, recorded in the run.
+/// Everything that is checked before something is trained.
 fn prepare(config: &TeacherRunConfig, run: &mut Run) -> Result<(Device, Dataset)> {
     language::check_folder(&config.teacher.lm)?;
     encoder::check(config)?;
-    let threads = device::set_threads(config.threads)?;
-    let chosen = config.device.choose()?;
-    run.info(&format!("device {}; {threads}", chosen.why));
-    run.record("device", json!({"chosen": chosen.why, "threads": threads}))?;
-    run.record("libtorch", device::describe())?;
-    let dataset = data::load(&config.dataset, &config.data, &mut |note| run.info(note))?;
-    run.info(&format!(
-        "data set {}: {} users, {} items, {} training, {} validation, {} test rows; {}",
-        dataset.name,
-        dataset.n_users(),
-        dataset.n_items(),
-        dataset.train.len(),
-        dataset.valid.len(),
-        dataset.test.len(),
-        dataset.protocol
-    ));
-    let provenance = &dataset.provenance;
-    run.record("data", json!({"hash": dataset.hash, "items_hash": dataset.items_hash, "provenance": provenance}))?;
-    let mut problems: Vec<Problem> =
-        config.eval.problems_for(dataset.n_items()).into_iter().map(|p| p.under("eval")).collect();
-    if config.export.enabled && config.export.top_n > dataset.n_items() {
-        let (n, got) = (dataset.n_items(), config.export.top_n);
-        problems.push(Problem::new("export.top_n", format!("wanted 1 to {n} (the items), got {got}")));
-    }
-    if !problems.is_empty() {
-        return Err(Error::Config(Report { problems }));
-    }
-    if dataset.test.is_empty() {
-        return Err(Error::Invalid {
-            message: format!("data set `{}` has no test row", dataset.name),
-            hint: Some("users need at least 3 interactions for leave_one_out; loosen the filters".into()),
-        });
-    }
-    Ok((chosen.device, dataset))
+    let export = &config.export;
+    let top_n = |dataset: &Dataset| {
+        let (n, got) = (dataset.n_items(), export.top_n);
+        let what = || Problem::new("export.top_n", format!("wanted 1 to {n} (the items), got {got}"));
+        (export.enabled && got > n).then(what).into_iter().collect()
+    };
+    let prepare = Prepare {
+        dataset: &config.dataset,
+        data: &config.data,
+        device: config.device,
+        threads: config.threads,
+        eval: &config.eval,
+    };
+    prepare.run(run, &top_n)
 }
 
 /// How the head's prompts are made.

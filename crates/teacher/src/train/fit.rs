@@ -10,7 +10,6 @@ use anyo_core::{
     torch::{Checkpoints, Due, Gradients, Optimizer, Schedule, load_tensors},
 };
 use anyo_student::{BEST_FILE, Progress, Watch};
-use rand::RngExt;
 use tch::Tensor;
 
 use super::{
@@ -117,7 +116,10 @@ impl<'a> Trainer<'a> {
             .transpose()?;
         Ok(Self {
             teacher,
-            valid: sample(&setup.dataset.valid, train.valid_rows, setup.seed),
+            valid: {
+                let mut rng = seed::rng(setup.seed, Stream::Shuffle, u64::MAX, 2);
+                setup.dataset.valid.sample(train.valid_rows, &mut rng)
+            },
             states,
             cache: PromptCache::new(train.cache_mb),
             total,
@@ -413,24 +415,4 @@ impl<'a> Trainer<'a> {
 fn write(watch: &mut dyn Watch, step: u64, values: &[(String, f64)]) -> Result<()> {
     let values: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     watch.scalars(step, &values)
-}
-
-/// `n` rows without replacement in their order, or all for 0.
-fn sample(rows: &Rows, n: usize, seed: u64) -> Rows {
-    if n == 0 || n >= rows.len() {
-        return rows.clone();
-    }
-    let mut rng = seed::rng(seed, Stream::Shuffle, u64::MAX, 2);
-    let mut order: Vec<usize> = (0..rows.len()).collect();
-    for i in 0..n {
-        let j = rng.random_range(i..order.len());
-        order.swap(i, j);
-    }
-    order.truncate(n);
-    order.sort_unstable();
-    let mut sampled = Rows::new();
-    for row in order {
-        sampled.push_eval(rows.user(row), rows.history(row), rows.target(row));
-    }
-    sampled
 }

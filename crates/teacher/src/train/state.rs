@@ -34,13 +34,8 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(dataset: &Dataset, base_lm: String) -> Self {
-        let data = DataIdentity {
-            dataset: dataset.name.clone(),
-            data_hash: dataset.hash.clone(),
-            items_hash: dataset.items_hash.clone(),
-        };
         Self {
-            data,
+            data: DataIdentity::of(dataset),
             base_lm,
             step: 0,
             epoch: 0,

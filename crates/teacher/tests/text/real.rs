@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use anyo_core::data::{DataConfig, Dataset, DatasetConfig, load};
 use anyo_lm::Tokenizer;
 use anyo_teacher::{
-    Bos, Candidates, ChoiceRow, Draw, Instances, PromptConfig, PromptMode, PromptSource, Prompts,
+    Bos, Candidates, ChoiceRow, Draw, PromptConfig, PromptMode, PromptSource, Prompts, TrainRows,
     metric::matcher::{Found, Matcher},
 };
 
@@ -65,13 +65,14 @@ fn lastfm() {
     let Some(data) = dataset("lastfm", "llara-lastfm", false) else { return };
     let config: PromptConfig = shipped("teacher/prompt/music.yaml");
     let all = dataset("lastfm", "llara-lastfm", true).unwrap();
-    let kept = Instances::new(&all.train, 3);
-    assert_eq!((all.train.n_targets(), kept.list.len(), kept.too_short), (50_800, 47_872, 2_928));
-    assert_eq!(Instances::new(&all.train, 1).too_short, 976, "rows with an empty history");
-    let kept = Instances::new(&data.train, 3);
-    assert_eq!((kept.list.len(), kept.too_short), (47_872, 0), "the data set drops them itself");
+    let kept = |rows, min_history| TrainRows::new(rows, min_history, 0, 0);
+    let found = kept(&all.train, 3);
+    assert_eq!((all.train.n_targets(), found.len(), found.too_short()), (50_800, 47_872, 2_928));
+    assert_eq!(kept(&all.train, 1).too_short(), 976, "rows with an empty history");
+    let kept = kept(&data.train, 3);
+    assert_eq!((kept.len(), kept.too_short()), (47_872, 0), "the data set drops them itself");
     // T of the released recipe: rows · epochs / 128
-    assert_eq!(kept.list.len() * 5 / 128, 1870);
+    assert_eq!(kept.len() * 5 / 128, 1870);
     let rows = frozen(&data, &config);
     assert_eq!((rows.len(), data.test.len(), data.n_items()), (122, 122, 4606));
     check_lists(&rows, data.n_items());
@@ -82,9 +83,9 @@ fn lastfm() {
         assert_eq!(draw.list(Draw::Test, row.row as u64, &row.history, row.target).unwrap(), row.candidates);
     }
     // training lists: every kept row of one epoch
-    for instance in kept.list.iter().step_by(37) {
-        let (history, target) = (instance.history(&data.train), instance.target(&data.train));
-        let draw_of = |epoch| draw.list(Draw::Train { seed: 1, epoch }, instance.key(), history, target).unwrap();
+    for i in (0..kept.len()).step_by(37) {
+        let (history, target, key) = (kept.history(i), kept.target(i), kept.row(i).key());
+        let draw_of = |epoch| draw.list(Draw::Train { seed: 1, epoch }, key, history, target).unwrap();
         let list = draw_of(0);
         let distinct: BTreeSet<u32> = list.iter().copied().collect();
         assert!(distinct.len() == 20 && distinct.contains(&target) && !history.iter().any(|i| distinct.contains(i)));
@@ -105,8 +106,8 @@ fn movielens() {
     let Some(data) = dataset("movielens-llara", "llara-movielens", false) else { return };
     let config: PromptConfig = shipped("teacher/prompt/movies.yaml");
     let all = dataset("movielens-llara", "llara-movielens", true).unwrap();
-    assert_eq!((all.train.n_targets(), Instances::new(&all.train, 3).list.len()), (68_389, 66_127));
-    assert_eq!(Instances::new(&data.train, 3).list.len(), 66_127);
+    assert_eq!((all.train.n_targets(), TrainRows::new(&all.train, 3, 0, 0).len()), (68_389, 66_127));
+    assert_eq!(TrainRows::new(&data.train, 3, 0, 0).len(), 66_127);
     let rows = frozen(&data, &config);
     assert_eq!((rows.len(), data.n_items()), (95, 1682));
     check_lists(&rows, data.n_items());
