@@ -76,7 +76,9 @@ fn a_teacher_is_trained_measured_exported_and_resumed() {
 
     // The bundle has a list for every training row and can teach.
     let folder = project.at("result/whole");
-    let config: TeacherRunConfig = load_saved(&folder).unwrap();
+    let mut config: TeacherRunConfig = load_saved(&folder).unwrap();
+    // relative to the folder where the run was started
+    config.data.cache = Some(project.at("data/processed"));
     let dataset = data::load(&config.dataset, &config.data, &mut |_| ()).unwrap();
     let wanted = Wanted { rankings: true, embeddings: true };
     let bundle = Bundle::open_for_training(&folder.join("bundle"), &dataset, wanted).unwrap();
