@@ -26,4 +26,4 @@ pub mod vecmath;
 pub use error::{Error, Result};
 pub use log::Progress;
 #[cfg(feature = "torch")]
-pub use traits::{Batch, Recommender};
+pub use traits::{Batch, Needs, Recommender, SelectionPolicy, Signals, StudentSignals, TeacherSignals};

@@ -1,0 +1,1 @@
+//! Selection policies: how much each labelled target counts in the distillation.
