@@ -2,19 +2,19 @@
 //!
 //! **Items.** Series of 1 to 9 parts are made until there are `n_items`; each series has a made-up name and one of eight
 //! genres, and a title reads "Iron Harbor 3: The Long Night (mystery)". Ids are drawn at random, so neither id nor index
-//! tells series or part. Series popularity is Zipf-like (weight of rank r: r^-1.4), which gives a long cold tail.
+//! tells series or part. Series popularity is Zipf-like (weight of rank r: 1/r). Of the series with several parts, the
+//! last part of seven in ten is *late*: it appears when nine tenths of the time that the data covers have passed.
 //!
-//! **Users.** Each likes two genres and has 5 to 60 interactions (5 plus an exponential of mean 10). After part p of a
-//! series comes part p + 1, if there is one, with probability 0.8; otherwise a series that the user has not begun is
-//! drawn, with probability 0.85 from the liked genres, by popularity, and read from its first part. No item comes twice.
+//! **Users.** Each likes two genres and has 5 to 60 interactions (5 plus an exponential of mean 10), evenly over the
+//! time. After part p of a series comes part p + 1, if there is one by then, with probability 0.8; otherwise a series
+//! that the user has not begun is drawn, with probability 0.85 from the liked genres, by popularity, and read from its
+//! first part. No item comes twice.
 //!
-//! **Best achievable.** Knowing the series, the best ranking puts the next part first whenever there is one; the other
-//! places go to first parts of series not begun, those of the liked genres first, by popularity. With the default sizes
-//! (28,757 interactions) the next part alone hits the test target of 69 % of the users (HR@1 0.686), where popularity
-//! reaches HR@10 0.108. Of the 500 items 113 occur at most ten times in training; 93 test targets are among them, and
-//! all 93 are next parts: a model that knows only ids has hardly seen the two parts follow one another, while their
-//! titles say it. The test `toy_rule_and_popularity` prints and checks these figures.
-
+//! **Why late parts.** Where every part has always been there, a part follows the one before it so reliably that three
+//! occurrences teach it to a model that knows ids only (measured: NDCG@10 .97 on targets with at most ten occurrences),
+//! and titles say nothing new. New items, of which training has seen next to nothing but whose titles tell what they
+//! are, are where ids end.
+//!
 use rand_chacha::{ChaCha8Rng, rand_core::Rng};
 
 use super::{
@@ -87,10 +87,27 @@ const TAIL: [&str; 16] = [
 ];
 const GENRES: [&str; 8] = ["mystery", "space voyage", "romance", "comedy", "frontier", "haunting", "sports", "cooking"];
 
+/// When late parts appear, as a share of the time that the data covers.
+const APPEARANCE: f64 = 0.9;
+/// Share of the series of several parts whose last part is late.
+const LATE: f64 = 0.7;
+/// The time that the data covers, in seconds.
+const SECONDS: f64 = 1e7;
+
 struct Series {
     genre: usize,
     weight: f64,
     items: Vec<u32>,
+    /// The last part is late.
+    late: bool,
+}
+
+impl Series {
+    /// Whether part `place` (from 0) exists at `time` (share of the whole).
+    fn has(&self, place: usize, time: f64) -> bool {
+        let last = self.items.len() - 1;
+        place < last || (place == last && (!self.late || time >= APPEARANCE))
+    }
 }
 
 /// Generates items and interactions; the same sizes and seed give the same data everywhere.
@@ -104,13 +121,11 @@ pub(super) fn generate(config: &ToyConfig) -> (Interactions, ItemTable) {
     };
     for user in 0..config.n_users {
         out.users.push((user + 1).to_string());
-        let mut time = uniform(&mut rng) * 1e7;
-        for item in history(&series, config.n_items, &mut rng) {
+        for (item, time) in history(&series, config.n_items, &mut rng) {
             out.user.push(user as u32);
             out.item.push(item);
-            time += 60.0 + exponential(&mut rng) * 86_400.0;
             if let Some(times) = &mut out.time {
-                times.push(time.floor());
+                times.push((time * SECONDS).floor());
             }
         }
     }
@@ -142,19 +157,23 @@ fn catalogue(n_items: usize, rng: &mut ChaCha8Rng) -> (Vec<Series>, ItemTable) {
             table.items.push(Item { id, title, text: GENRES[genre].to_owned() });
             items.push(at as u32);
         }
-        series.push(Series { genre, weight: ((number + 1) as f64).powf(-1.4), items });
+        let late = items.len() > 1 && uniform(rng) < LATE;
+        series.push(Series { genre, weight: 1.0 / (number + 1) as f64, items, late });
     }
     (series, table)
 }
 
-fn history(series: &[Series], n_items: usize, rng: &mut ChaCha8Rng) -> Vec<u32> {
+/// Items and their times (shares of the whole), oldest first.
+fn history(series: &[Series], n_items: usize, rng: &mut ChaCha8Rng) -> Vec<(u32, f64)> {
     let n = (5 + (exponential(rng) * 10.0) as usize).min(60).min(n_items / 2);
     let liked = [below(GENRES.len(), rng), below(GENRES.len(), rng)];
+    let end = 0.97 + 0.03 * uniform(rng);
     let mut begun = vec![false; series.len()];
     let mut out = Vec::with_capacity(n);
     let (mut current, mut next) = (0, usize::MAX);
     while out.len() < n {
-        let goes_on = next < series[current].items.len() && uniform(rng) < 0.8;
+        let time = end * (out.len() + 1) as f64 / n as f64;
+        let goes_on = next != usize::MAX && series[current].has(next, time) && uniform(rng) < 0.8;
         if !goes_on {
             let by_taste = uniform(rng) < 0.85;
             let open = |s: usize, taste: bool| !begun[s] && (!taste || liked.contains(&series[s].genre));
@@ -167,7 +186,7 @@ fn history(series: &[Series], n_items: usize, rng: &mut ChaCha8Rng) -> Vec<u32> 
             begun[current] = true;
             next = 0;
         }
-        out.push(series[current].items[next]);
+        out.push((series[current].items[next], time));
         next += 1;
     }
     out

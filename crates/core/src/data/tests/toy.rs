@@ -29,7 +29,7 @@ fn it_is_the_same_everywhere() {
 fn toy_rule_and_popularity() {
     let data = toy();
     let place: HashMap<_, u32> = data.items.iter().zip(0..).map(|(item, at)| (series(&item.title), at)).collect();
-    let (mut next_part, mut popular, mut cold_hits, mut cold) = (0, 0, 0, 0);
+    let (mut next_part, mut popular, mut cold_hits, mut cold, mut never) = (0, 0, 0, 0, 0);
     let mut by_count: Vec<u32> = (0..500).collect();
     by_count.sort_by_key(|&item| std::cmp::Reverse(data.train_counts[item as usize]));
     for row in 0..data.test.len() {
@@ -41,6 +41,7 @@ fn toy_rule_and_popularity() {
         if data.train_counts[target as usize] <= 10 {
             cold += 1;
             cold_hits += u32::from(hit);
+            never += u32::from(data.train_counts[target as usize] == 0);
         }
     }
     let rare = data.train_counts.iter().filter(|n| **n <= 10).count();
@@ -51,12 +52,14 @@ fn toy_rule_and_popularity() {
         data.provenance["steps"][0]["interactions"]
     );
     println!(
-        "{rare} items with at most 10 training interactions; {cold} test targets there, {cold_hits} are next parts"
+        "{rare} items with at most 10 training interactions; {cold} test targets there, {cold_hits} are next parts; \
+         {never} targets were never seen in training"
     );
     assert!((0.45..0.75).contains(&rule), "{rule}");
     assert!(popularity < 0.6 * rule, "{popularity}");
     assert!(rare >= 50, "{rare}");
-    assert!(cold >= 20 && cold_hits * 3 > cold, "{cold_hits} of {cold}");
+    assert!(cold >= 200 && cold_hits * 10 > cold * 9, "{cold_hits} of {cold}");
+    assert!(never >= 50, "{never}");
 }
 
 #[test]
