@@ -16,7 +16,10 @@ impl Features {
     pub(super) fn check(&self, n: usize) -> Result<()> {
         if self.dim == 0 || self.values.len() != n * self.dim {
             let got = self.values.len();
-            return Err(Error::invalid(format!("vectors of {n} targets: wanted {n} x {}, got {got} numbers", self.dim)));
+            return Err(Error::invalid(format!(
+                "vectors of {n} targets: wanted {n} x {}, got {got} numbers",
+                self.dim
+            )));
         }
         match self.values.iter().position(|x| !x.is_finite()) {
             Some(at) => Err(Error::Run {
@@ -52,9 +55,9 @@ pub fn mean_of_history(
         let from = if newest == 0 { 0 } else { history.len().saturating_sub(newest) };
         for &item in &history[from..] {
             let start = item as usize * dim;
-            let vector = vectors
-                .get(start..start + dim)
-                .ok_or_else(|| Error::invalid(format!("item {item} has no vector: there are {}", vectors.len() / dim)))?;
+            let vector = vectors.get(start..start + dim).ok_or_else(|| {
+                Error::invalid(format!("item {item} has no vector: there are {}", vectors.len() / dim))
+            })?;
             mean.iter_mut().zip(vector).for_each(|(sum, x)| *sum += x);
         }
         let n = (history.len() - from).max(1) as f32;

@@ -63,7 +63,11 @@ mod tests {
     fn hand_computed() {
         let cases = [(50, 5, 2.0), (5, 8, 0.4), (7, 7, 1.0), (6, 4, 1.5), (1, 2, 0.0), (1, 1, 1.0), (3, 500, 0.0)];
         for (student, teacher, want) in cases {
-            assert!((weight(student, teacher) - want).abs() < 1e-7, "{student} {teacher}: {}", weight(student, teacher));
+            assert!(
+                (weight(student, teacher) - want).abs() < 1e-7,
+                "{student} {teacher}: {}",
+                weight(student, teacher)
+            );
         }
     }
 }

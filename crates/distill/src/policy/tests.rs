@@ -73,8 +73,7 @@ fn policy(config: serde_json::Value) -> Box<dyn SelectionPolicy> {
     let config: ActiveConfig = serde_json::from_value(config).unwrap();
     assert!(config.problems().is_empty(), "{config:?}");
     let labelled = labelled();
-    let context =
-        Context { n_items: 100, n_targets: N_TARGETS, labelled: &labelled, features: Some(&parabola) };
+    let context = Context { n_items: 100, n_targets: N_TARGETS, labelled: &labelled, features: Some(&parabola) };
     build(&config, &context).unwrap()
 }
 
@@ -170,7 +169,9 @@ fn a_budget_counts_what_the_teacher_would_label() {
     let config = |n: usize, seed: u64| serde_json::from_value(json!({"name": "budget", "n": n, "seed": seed})).unwrap();
     assert!(build(&config(9, 7), &context).is_ok());
     let error = build(&config(9, 42), &context).unwrap_err();
-    assert!(error.to_string().contains("active.n=9 with active.seed=42 asks for 9 targets, but the bundle has no list"));
+    assert!(
+        error.to_string().contains("active.n=9 with active.seed=42 asks for 9 targets, but the bundle has no list")
+    );
     assert!(error.hint().unwrap().contains("export.rows_seed"));
     assert!(build(&config(21, 7), &context).is_err());
 }

@@ -179,7 +179,10 @@ impl StudentManifest {
             let want = numbers.and_then(|n| n.checked_mul(4));
             let got = self.files.get(name).map(|info| info.bytes);
             if got.is_some_and(|got| want != Some(got as usize)) {
-                return Err(format!("files: {name} has {got:?} bytes, items.shape {:?} needs {want:?}", self.items.shape));
+                return Err(format!(
+                    "files: {name} has {got:?} bytes, items.shape {:?} needs {want:?}",
+                    self.items.shape
+                ));
             }
         }
         Ok(())

@@ -22,8 +22,7 @@ const N_ITEMS: usize = 37;
 
 /// Items with titles that need escaping, and some validation rows.
 fn dataset(n_items: usize) -> Dataset {
-    let item =
-        |i: usize| Item { id: format!("id{i}"), title: format!("\"T\u{e9}\" {i}\n\ttab"), text: "text".into() };
+    let item = |i: usize| Item { id: format!("id{i}"), title: format!("\"T\u{e9}\" {i}\n\ttab"), text: "text".into() };
     let mut valid = Rows::new();
     for user in 0..20u32 {
         let history: Vec<u32> = (0..user).map(|j| (user * 5 + j * 3) % n_items as u32).collect();

@@ -36,12 +36,18 @@ fn python() -> Option<PathBuf> {
     }
 }
 
-fn ask(python: &Path, folder: &Path, histories: &[Vec<u32>]) -> Value {
+/// The answers of `score.py` for each folder and its histories, from one process.
+fn ask(python: &Path, requests: &[(PathBuf, Vec<Vec<u32>>)]) -> Vec<Value> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/production/score.py");
-    let mut child =
-        command(python).arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let asked = json!({"folder": folder, "histories": histories}).to_string();
-    child.stdin.take().unwrap().write_all(asked.as_bytes()).unwrap();
+    let mut child = command(python)
+        .arg(script)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let asked: Value = requests.iter().map(|(folder, rows)| json!({"folder": folder, "histories": rows})).collect();
+    child.stdin.take().unwrap().write_all(asked.to_string().as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
@@ -75,7 +81,7 @@ fn histories() -> Vec<Vec<u32>> {
 #[test]
 fn programs_read_back_give_the_students_scores() {
     let dir = tempfile::tempdir().unwrap();
-    let python = python();
+    let (mut requests, mut wanted) = (Vec::new(), Vec::new());
     for (name, config, weights) in every() {
         let student = student(&config, weights);
         let out = dir.path().join(name);
@@ -86,9 +92,12 @@ fn programs_read_back_give_the_students_scores() {
         assert_eq!(scores(&exported, &histories()), want, "{name}: same weights, same bits");
         assert_eq!(exported.items[7].title, "\"T\u{e9}\" 7\n\ttab");
         assert!(!dir.path().join(format!("{name}.part")).exists());
-        let Some(python) = &python else { continue };
-        let answer = ask(python, &out, &histories());
-        let gaps = ["program", "single", "wide", "arrays"].map(|way| (way, gap(&rows(&answer[way]), &want)));
+        requests.push((out, histories()));
+        wanted.push((name, want));
+    }
+    let Some(python) = python() else { return };
+    for ((name, want), answer) in wanted.iter().zip(ask(&python, &requests)) {
+        let gaps = ["program", "single", "wide", "arrays"].map(|way| (way, gap(&rows(&answer[way]), want)));
         eprintln!("{name}: differences in Python {gaps:?}");
         assert!(gaps.iter().all(|(_, gap)| *gap <= 1e-5), "{name}: {gaps:?}");
     }
@@ -99,6 +108,7 @@ fn programs_read_back_give_the_students_scores() {
 fn programs_give_the_figures_of_the_pytorch_networks() {
     let Some(python) = python() else { return };
     let dir = tempfile::tempdir().unwrap();
+    let (mut requests, mut wanted) = (Vec::new(), Vec::new());
     for (name, config, weights) in every() {
         let Some(weights) = weights.filter(|_| name != "seen_bias") else { continue };
         let student = student(&config, Some(weights));
@@ -115,7 +125,12 @@ fn programs_give_the_figures_of_the_pytorch_networks() {
         let want = case.get("out.scores").unwrap_or_else(|| &case["out.scores_last"]);
         let want: Vec<Vec<f32>> =
             (0..histories.len() as i64).map(|row| Vec::<f32>::try_from(want.get(row)).unwrap()).collect();
-        let gap = gap(&rows(&ask(&python, &out, &histories)["program"]), &want);
+        requests.push((out, histories));
+        wanted.push((name, want));
+    }
+    assert_eq!(requests.len(), 6);
+    for ((name, want), answer) in wanted.iter().zip(ask(&python, &requests)) {
+        let gap = gap(&rows(&answer["program"]), want);
         eprintln!("{name}: differs from PyTorch's network by {gap:e}");
         assert!(gap <= 1e-5, "{name}: {gap}");
     }

@@ -1,7 +1,7 @@
-"""Scores histories with an exported student, as a program that knows nothing of anyo would.
+"""Scores histories with exported students, as a program that knows nothing of anyo would.
 
-stdin: {"folder": ..., "histories": [[item, ...], ...]}; stdout: {"program": ..., "single": ..., "wide": ..., "arrays": ...,
-"weights": ...}, each a list of score rows made in another way. Needs torch and nothing else of this repository.
+stdin: a list of {"folder": ..., "histories": [[item, ...], ...]}; stdout: for each {"program": ..., "single": ..., "wide": ...,
+"arrays": ...}, lists of score rows made in different ways. Needs torch and nothing else of this repository.
 """
 
 import array
@@ -40,8 +40,7 @@ def tensor_names(path):
     return {name: info["shape"] for name, info in header.items() if name != "__metadata__"}
 
 
-def main():
-    asked = json.load(sys.stdin)
+def answer(asked):
     folder, rows = pathlib.Path(asked["folder"]), asked["histories"]
     manifest = json.loads((folder / "manifest.json").read_text())
     for name, info in manifest["files"].items():
@@ -83,7 +82,7 @@ def main():
         odd = program(zeros, torch.tensor([-3, width + 9]))
         assert torch.equal(odd, program(zeros, torch.tensor([0, width])))
     result = {"program": scores, "single": single, "wide": wide, "arrays": arrays}
-    json.dump({name: rows.tolist() for name, rows in result.items()}, sys.stdout)
+    return {name: rows.tolist() for name, rows in result.items()}
 
 
-main()
+json.dump([answer(asked) for asked in json.load(sys.stdin)], sys.stdout)
