@@ -97,6 +97,9 @@ fn body(config: &ExportStudentConfig, run: &mut Run) -> Result<()> {
         trained_weights_sha256: Some(&weights.sha256),
         check_rows: config.check_rows,
     };
+    if run.stop_requested() {
+        return Err(Error::Interrupted { detail: "nothing was written".into() });
+    }
     let written = production.write(&out)?;
     run.record("export", json!({"folder": out, "checked": written.checked, "difference": written.difference}))?;
     run.write_json("metrics/time.json", &json!({"total_seconds": run.elapsed()}))?;

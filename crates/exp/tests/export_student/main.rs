@@ -90,7 +90,9 @@ fn mistakes_are_told() {
     run(&project, EXPORT, &["nowhere"]).failed(1, &["nowhere: there is no such run folder", "hint: "]);
     std::fs::create_dir_all(project.at("empty")).unwrap();
     run(&project, EXPORT, &["empty"]).failed(1, &["empty is no run folder: it holds no config.yaml", "hint: "]);
-    with_student(&project, "result/knn", &["student=item_knn", "baselines={}"]);
+    let toy =
+        ["dataset.toy.n_users=120", "dataset.toy.n_items=60", "eval.bootstrap=0", "threads=1", "data.cache=cache"];
+    project.run(&[&toy[..], &["student=item_knn", "run.dir=result/knn"]].concat()).done();
     let told = run(&project, EXPORT, &["result/knn", "out"]);
     told.failed(
         1,
