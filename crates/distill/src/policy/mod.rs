@@ -2,7 +2,7 @@
 //! `docs/specification/03_distill_dllm2rec.md`.
 //!
 //! A policy is one file: its configuration (with [`Check`] and [`Make`]) and its [`SelectionPolicy`]. To add one, write
-//! `policy/NAME.rs` after the pattern of `agreement.rs`, name it in a `mod` line and in the list [`policies!`] below, and
+//! `policy/NAME.rs` after the pattern of `agreement.rs`, name it in a `mod` line and in the list `policies!` below, and
 //! put its commented defaults into `conf/active/NAME.yaml`.
 
 mod agreement;

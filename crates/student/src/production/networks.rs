@@ -75,12 +75,10 @@ pub(super) fn newest(config: &StudentConfig, w: &Weights, window: &Window) -> Re
 
 fn sasrec(c: &SasrecConfig, w: &Weights, window: &Window) -> Result<Tensor> {
     let (d, max_len) = (c.d_model, c.max_len as i64);
-    let mut x = w.embed("item_emb.weight", &window.ids)?; // [B,L,D]
-    if c.scale_embeddings {
-        x = x * (d as f64).sqrt();
-    }
+    let items = w.embed("item_emb.weight", &window.ids)?; // [B,L,D]
+    let items = if c.scale_embeddings { items * (d as f64).sqrt() } else { items };
     let from_right = (&window.places - (&window.lens - max_len).unsqueeze(1)).clamp_max(max_len - 1);
-    x = x + w.embed("pos_emb.weight", &from_right)?;
+    let mut x = items + w.embed("pos_emb.weight", &from_right)?;
     for i in 0..c.n_blocks {
         let name = |part: &str| format!("blocks.{i}.{part}");
         // the last block answers for the newest place only
