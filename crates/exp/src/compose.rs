@@ -6,7 +6,7 @@ use anyo_core::config::{SearchPath, compose_all};
 use anyo_student::BaselineRunConfig;
 use anyo_teacher::TeacherRunConfig;
 
-use crate::{bundles, run_lm};
+use crate::{bundles, export_student, run_lm};
 
 /// Stand for the values that a user must give (`???`).
 const GIVEN: &[&str] = &["dataset.path=my.csv", "dataset.columns.user=user", "dataset.columns.item=item"];
@@ -23,6 +23,9 @@ pub fn compose_conf(conf: &Path) -> Vec<(String, Result<usize, String>)> {
                 compose_all::<TeacherRunConfig>(&search, name, &given)
             }
             "export-bundle" => compose_all::<bundles::ExportRunConfig>(&search, name, &["student_run=latest"]),
+            "export-student" => {
+                compose_all::<export_student::ExportStudentConfig>(&search, name, &["student_run=latest"])
+            }
             "import-bundle" => {
                 let given: Vec<&str> = ["from=lists.tsv", "position=train"].iter().chain(GIVEN).copied().collect();
                 compose_all::<bundles::ImportRunConfig>(&search, name, &given)

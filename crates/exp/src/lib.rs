@@ -5,5 +5,6 @@ pub mod bench_student;
 pub mod bundles;
 pub mod compose;
 pub mod doctor;
+pub mod export_student;
 pub mod recommend;
 pub mod run_lm;

@@ -3,17 +3,17 @@
 use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode};
 
 use anyo_core::{Error, Result, run::resolve_run, torch::DeviceChoice};
-use anyo_student::Loaded;
+use anyo_student::{Loaded, is_exported};
 use clap::Parser;
 
-/// Recommends items after those given, with a finished run of run-student-baseline.
+/// Recommends items after those given, with a finished run of run-student-baseline or a folder of export-student.
 #[derive(Debug, Parser)]
 #[command(name = "recommend", after_help = "Example: recommend \"Toy Story\" \"Star Wars\" -k 5 --run latest")]
 struct Args {
     /// Items seen, oldest first: ids of the data set, titles, or a part of a title that fits one item only
     #[arg(required = true)]
     items: Vec<String>,
-    /// A run folder, or `latest`
+    /// A run folder, `latest`, or a folder that export-student made
     #[arg(long, default_value = "latest")]
     run: PathBuf,
     /// How many to print
@@ -52,13 +52,13 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 fn text(args: &Args) -> Result<String> {
     let device: DeviceChoice =
         args.device.parse().map_err(|message: String| Error::invalid(format!("--device: {message}")))?;
-    let run = resolve_run(&args.run, "run-student-baseline")?;
+    let run = if is_exported(&args.run) { args.run.clone() } else { resolve_run(&args.run, "run-student-baseline")? };
     let loaded = Loaded::open(&run, device, &mut |_| ())?;
-    let history = args.items.iter().map(|item| loaded.dataset.find_item(item)).collect::<Result<Vec<u32>>>()?;
+    let history = args.items.iter().map(|item| loaded.find_item(item)).collect::<Result<Vec<u32>>>()?;
     let found = loaded.recommend(&history, args.k, args.keep_history)?;
-    let mut text = format!("{} ({}), after:\n", run.display(), loaded.config.student.name());
+    let mut text = format!("{} ({}), after:\n", run.display(), loaded.student.name());
     for &item in &history {
-        text += &format!("       {}\n", loaded.dataset.items[item as usize].title);
+        text += &format!("       {}\n", loaded.items[item as usize].title);
     }
     text += &format!("the top {}:\n", found.len());
     for (place, item) in found.iter().enumerate() {

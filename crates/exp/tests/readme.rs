@@ -110,7 +110,7 @@ fn shrunken(binary: &str, args: &[String], folder: &Path, data: Option<&Path>) -
         // its lists are the reader's own
         return Ok(args.iter().cloned().chain(["--cfg", "job"].map(str::to_owned)).collect());
     }
-    if ["recommend", "export-bundle"].contains(&binary) || has("--from") || has("--resume") {
+    if ["recommend", "export-bundle", "export-student"].contains(&binary) || has("--from") || has("--resume") {
         let earlier = folder.join("result").is_dir();
         // these take the small sizes over from the run that they name
         return if earlier { Ok(args.to_vec()) } else { Err("no earlier run, because the data is not there") };

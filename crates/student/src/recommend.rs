@@ -1,25 +1,29 @@
-//! What a finished run recommends after a list of items, as a person would try it.
+//! What a finished run, or a student exported from one, recommends after a list of items, as a person would try it.
 
 use std::path::Path;
 
 use anyo_core::{
     Batch, Error, Recommender, Result, config,
-    data::{self, Dataset},
+    data::{self, Catalogue, Dataset, Item},
     torch::{DeviceChoice, load_tensors, tensor_file::load_metadata},
 };
 use tch::Tensor;
 
 use crate::{
+    config::StudentConfig,
     pipeline::{BaselineRunConfig, MODEL_FILE},
+    production::{ExportedStudent, is_exported},
     student::{Student, baseline},
 };
 
-/// A finished run, ready to recommend.
+/// A finished run or an exported student, ready to recommend.
 pub struct Loaded {
-    /// Its configuration.
-    pub config: BaselineRunConfig,
-    /// Its data set.
-    pub dataset: Dataset,
+    /// Which recommender it is.
+    pub student: StudentConfig,
+    /// Name of its data set.
+    pub dataset: String,
+    /// The items by number.
+    pub items: Vec<Item>,
     model: Box<dyn Recommender>,
 }
 
@@ -35,18 +39,35 @@ pub struct Recommendation {
 }
 
 impl Loaded {
-    /// Loads the run in the folder `run`.
+    /// Loads a run folder, or a folder of `export-student`, which needs no data set.
     ///
     /// # Errors
     /// When the configuration, the data or the weights are missing, damaged, or do not belong together.
-    pub fn open(run: &Path, device: DeviceChoice, note: &mut dyn FnMut(&str)) -> Result<Self> {
-        let config: BaselineRunConfig = config::load_saved(run)?;
+    pub fn open(folder: &Path, device: DeviceChoice, note: &mut dyn FnMut(&str)) -> Result<Self> {
+        if is_exported(folder) {
+            let mut exported = ExportedStudent::open(folder, device.choose()?.device)?;
+            return Ok(Self {
+                student: exported.manifest.model.config.clone(),
+                dataset: exported.manifest.dataset.name.clone(),
+                items: std::mem::take(&mut exported.items),
+                model: Box::new(exported),
+            });
+        }
+        let config: BaselineRunConfig = config::load_saved(folder)?;
         let dataset = data::load(&config.dataset, &config.data, note)?;
         let model: Box<dyn Recommender> = match baseline(&config.student, &dataset) {
             Some(model) => model,
-            None => Box::new(open_student(run, &config, &dataset, device)?),
+            None => Box::new(open_student(folder, &config, &dataset, device)?),
         };
-        Ok(Self { config, dataset, model })
+        Ok(Self { student: config.student, dataset: dataset.name, items: dataset.items, model })
+    }
+
+    /// The number of the item that a person names by id, title or part of a title.
+    ///
+    /// # Errors
+    /// When nothing or more than one item fits.
+    pub fn find_item(&self, text: &str) -> Result<u32> {
+        Catalogue { name: &self.dataset, items: &self.items }.find_item(text)
     }
 
     /// The `k` best items after `history` (item indices, oldest first); without those in it unless `keep_history`.
@@ -54,7 +75,7 @@ impl Loaded {
     /// # Errors
     /// When `k` is not 1 to the number of items, or the model cannot score.
     pub fn recommend(&self, history: &[u32], k: usize, keep_history: bool) -> Result<Vec<Recommendation>> {
-        let n_items = self.dataset.n_items();
+        let n_items = self.items.len();
         if !(1..=n_items).contains(&k) {
             return Err(Error::invalid(format!("wanted 1 to {n_items} recommendations, got {k}")));
         }
@@ -65,7 +86,7 @@ impl Loaded {
         }
         let mut order: Vec<usize> = (0..n_items).filter(|&i| keep_history || !history.contains(&(i as u32))).collect();
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
-        let items = &self.dataset.items;
+        let items = &self.items;
         let pick =
             |&i: &usize| Recommendation { id: items[i].id.clone(), title: items[i].title.clone(), score: scores[i] };
         Ok(order.iter().take(k).map(pick).collect())

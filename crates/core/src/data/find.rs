@@ -1,6 +1,6 @@
 //! Finding an item as a person names it.
 
-use super::Dataset;
+use super::{Dataset, Item};
 use crate::{Error, Result};
 
 impl Dataset {
@@ -10,9 +10,33 @@ impl Dataset {
     /// # Errors
     /// When nothing or more than one item fits; lists the nearest titles.
     pub fn find_item(&self, text: &str) -> Result<u32> {
+        self.catalogue().find_item(text)
+    }
+
+    /// Its items under its name.
+    pub fn catalogue(&self) -> Catalogue<'_> {
+        Catalogue { name: &self.name, items: &self.items }
+    }
+}
+
+/// The items of a data set, with or without its rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Catalogue<'a> {
+    /// Name of the data set, for messages.
+    pub name: &'a str,
+    /// Items by number.
+    pub items: &'a [Item],
+}
+
+impl Catalogue<'_> {
+    /// As [`Dataset::find_item`].
+    ///
+    /// # Errors
+    /// As [`Dataset::find_item`].
+    pub fn find_item(&self, text: &str) -> Result<u32> {
         let text = text.trim();
         let lower = text.to_lowercase();
-        let pick = |fits: &dyn Fn(&super::Item) -> bool| -> Vec<u32> {
+        let pick = |fits: &dyn Fn(&Item) -> bool| -> Vec<u32> {
             self.items.iter().zip(0u32..).filter(|(item, _)| fits(item)).map(|(_, at)| at).collect()
         };
         if let [one] = pick(&|item| item.id == text)[..] {
@@ -21,7 +45,7 @@ impl Dataset {
         if text.is_empty() {
             return Err(Error::invalid("wanted an item id or a title, got nothing"));
         }
-        let stages: [&dyn Fn(&super::Item) -> bool; 3] =
+        let stages: [&dyn Fn(&Item) -> bool; 3] =
             [&|item| item.title == text, &|item| item.title.to_lowercase() == lower, &|item| {
                 item.title.to_lowercase().contains(&lower)
             }];

@@ -33,6 +33,7 @@ mod tests;
 
 pub use config::*;
 pub use dataset::{Dataset, Item};
+pub use find::Catalogue;
 #[cfg(feature = "data")]
 pub use load::load;
 #[cfg(feature = "data")]

@@ -17,7 +17,7 @@ pub const BUNDLE_FOLDER: &str = "bundle";
 /// Folder of DLLM2Rec's three files inside a run folder.
 pub const DLLM2REC_FOLDER: &str = "dllm2rec";
 /// The application whose runs can be exported.
-const STUDENT_APP: &str = "run-student-baseline";
+pub(crate) const STUDENT_APP: &str = "run-student-baseline";
 
 /// `export-bundle`.
 pub fn export_main(words: impl Iterator<Item = OsString>) -> ExitCode {
@@ -45,7 +45,7 @@ pub fn import_main(words: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// A first plain word names the run; `latest` becomes the folder of that moment, so that a resumed export goes on with
 /// the same student.
-fn with_run(mut words: Vec<OsString>) -> Vec<OsString> {
+pub(crate) fn with_run(mut words: Vec<OsString>) -> Vec<OsString> {
     const KEY: &str = "student_run=";
     let resumes = words.iter().any(|word| word == "--resume" || word.to_string_lossy().starts_with("--resume="));
     if let Some(first) = words.get_mut(1) {
