@@ -29,7 +29,7 @@ pub use config::TeacherConfig;
 pub use encoder::Encoder;
 pub use gate::{Gate, GateMode, GateStats, row_key};
 pub use ground::{Grounded, Grounding, TitleState};
-pub use head::{Head, HeadLoss, ItemVectors, encode_titles};
+pub use head::{Head, HeadLoss, ItemVectors, encode_titles, title_features};
 pub use likelihood::{Likelihood, Likely, Rerank};
 pub use metric::{
     ChoiceMetrics, Rates,

@@ -77,6 +77,21 @@ pub struct HeadConfig {
     pub scale: f64,
     /// Learn a number for each item that is added to its score.
     pub item_bias: bool,
+    /// Share of the items that lose their encoder vector in a training step, so that titles learn to stand alone
+    /// (DropoutNet, Volkovs et al. 2017); needs `items: both`.
+    pub id_dropout: f64,
+    /// What items are that were never a training target.
+    pub unseen: Unseen,
+}
+
+/// How the head treats items that are no target of any training row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unseen {
+    /// Wrong answers to every row, with an encoder vector that was hardly ever moved: they sink to the end.
+    AsOthers,
+    /// Left out of the softmax and without an encoder vector: their title speaks for them.
+    ByTitle,
 }
 
 /// What the head's item vectors are made of.
@@ -160,6 +175,10 @@ impl Check for HeadConfig {
         let mut list = Ranges::default();
         list.at_least("dim", self.dim as f64, 1.0);
         list.positive("scale", self.scale);
+        list.probability("id_dropout", self.id_dropout);
+        if self.id_dropout > 0.0 && self.items != HeadItems::Both {
+            list.push("id_dropout", "titles can stand in for vectors with items: both only; wanted 0".into());
+        }
         list.0
     }
 }

@@ -10,13 +10,15 @@ mod titles;
 
 use anyo_core::{
     Error, Result,
+    seed::row_rng,
     torch::{Init, Params, dims},
 };
 use anyo_lm::train::{CrossEntropy, TokenLoss};
-use tch::{Kind, Tensor, no_grad};
+use rand::RngExt;
+use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::config::{HeadConfig, HeadItems};
-pub use titles::encode_titles;
+use crate::config::{HeadConfig, HeadItems, Unseen};
+pub use titles::{encode_titles, title_features};
 
 /// The head's learned matrices and its frozen tables. Axes: B rows, I items, D language model, d encoder, h head.
 #[derive(Debug)]
@@ -27,6 +29,19 @@ pub struct Head {
     title: Option<Part>,    // from [I,D]
     log_scale: Tensor,      // [1]
     bias: Option<Tensor>,   // [I]
+    id_dropout: f64,
+    unseen: Option<UnseenItems>,
+}
+
+/// What the head keeps of items that were never a training target, where titles speak for them.
+#[derive(Debug)]
+struct UnseenItems {
+    /// The others, ascending `[S]`.
+    seen: Tensor,
+    /// Place of each item among the others; -1 for an unseen one.
+    place: Vec<i64>,
+    /// 0 for an unseen item, 1 for the others `[I,1]`.
+    mask: Tensor,
 }
 
 /// A frozen table `[I,n]` with the matrix `[h,n]` it goes through.
@@ -56,7 +71,8 @@ pub struct HeadLoss {
 
 impl Head {
     /// New weights under names that begin with `head.`, for users of width `d_lm` and the frozen tables of item vectors
-    /// `[I,d]` and title encodings `[I,D]`; the latter is needed unless `items: id`.
+    /// `[I,d]` and title encodings `[I,n]`; the latter is needed unless `items: id`. `target_counts` `[I]`: how often each
+    /// item is a training target, for `unseen: by_title`.
     ///
     /// # Errors
     /// When a table is missing or has another number of items, or memory runs out.
@@ -65,6 +81,7 @@ impl Head {
         d_lm: i64,
         items: &Tensor,
         titles: Option<&Tensor>,
+        target_counts: &[u64],
         params: &mut Params,
         seed: u64,
     ) -> Result<Self> {
@@ -100,7 +117,16 @@ impl Head {
             true => Some(params.create("head.bias", &[n_items], Init::Zeros, seed)?),
             false => None,
         };
-        Ok(Self { normalize: config.normalize, user, id, title, log_scale, bias })
+        let unseen = match config.unseen {
+            Unseen::AsOthers => None,
+            Unseen::ByTitle if target_counts.len() as i64 != n_items => {
+                let got = target_counts.len();
+                return Err(Error::invalid(format!("{got} counts of training targets for {n_items} items")));
+            }
+            Unseen::ByTitle => Some(UnseenItems::new(target_counts, params.device())?),
+        };
+        let (normalize, id_dropout) = (config.normalize, config.id_dropout);
+        Ok(Self { normalize, user, id, title, log_scale, bias, id_dropout, unseen })
     }
 
     /// Vectors of all items, with a graph where gradients are on. Compute them once for many rows.
@@ -108,8 +134,27 @@ impl Head {
     /// # Errors
     /// When memory runs out.
     pub fn items(&self) -> Result<ItemVectors> {
+        self.items_without(None)
+    }
+
+    /// As [`Head::items`]; with a seed, a share `id_dropout` of the items goes without its encoder vector.
+    fn items_without(&self, dropped: Option<u64>) -> Result<ItemVectors> {
         let mut sum: Option<Tensor> = None;
-        for part in self.id.iter().chain(&self.title) {
+        if let Some(part) = &self.id {
+            let mut vectors = part.table.f_linear(&part.weight, None::<&Tensor>)?;
+            if let Some(unseen) = &self.unseen {
+                vectors = vectors.f_mul(&unseen.mask)?;
+            }
+            if let Some(seed) = dropped.filter(|_| self.id_dropout > 0.0) {
+                let mut rng = row_rng(seed, 0);
+                let kept = |_| f32::from(u8::from(rng.random::<f64>() >= self.id_dropout));
+                let kept: Vec<f32> = (0..vectors.size()[0]).map(kept).collect();
+                vectors =
+                    vectors.f_mul(&Tensor::f_from_slice(&kept)?.f_unsqueeze(1)?.f_to_device(vectors.device())?)?;
+            }
+            sum = Some(vectors);
+        }
+        if let Some(part) = &self.title {
             let vectors = part.table.f_linear(&part.weight, None::<&Tensor>)?;
             sum = Some(match sum {
                 Some(sum) => sum.f_add(&vectors)?,
@@ -150,25 +195,47 @@ impl Head {
         Ok(self.users(states)?.f_linear(&items.vectors, items.bias.as_ref())?)
     }
 
-    /// Cross-entropy over the catalogue for last states `[B,D]` and their targets `[B]`, in blocks that never hold `[B,I]`
-    /// scores twice; the gradients are those of `scale` times the sum.
+    /// Cross-entropy over the catalogue (with `unseen: by_title` over the items that were ever a training target) for last
+    /// states `[B,D]` and their targets `[B]`, in blocks that never hold `[B,I]` scores twice; the gradients are those of
+    /// `scale` times the sum. `seed` draws the items that go without encoder vectors.
     ///
     /// # Errors
-    /// When a target is outside the catalogue or memory runs out.
-    pub fn loss(&self, states: &Tensor, targets: &[u32], scale: f64) -> Result<HeadLoss> {
-        let (users, items) = (self.users(states)?, self.items()?);
+    /// When a target is outside the catalogue, or unseen and left out, or memory runs out.
+    pub fn loss(&self, states: &Tensor, targets: &[u32], scale: f64, seed: u64) -> Result<HeadLoss> {
+        let (users, items) = (self.users(states)?, self.items_without(Some(seed))?);
         // The bias as one more feature, so that the loss of the language model's head serves here too.
-        let (users, items) = match &items.bias {
+        let (users, mut items) = match &items.bias {
             Some(bias) => (
                 Tensor::f_cat(&[&users, &users.f_narrow(1, 0, 1)?.f_ones_like()?], 1)?,
                 Tensor::f_cat(&[&items.vectors, &bias.f_unsqueeze(1)?], 1)?,
             ),
             None => (users, items.vectors),
         };
-        let targets: Vec<i64> = targets.iter().map(|&item| i64::from(item)).collect();
+        let mut targets: Vec<i64> = targets.iter().map(|&item| i64::from(item)).collect();
+        if let Some(unseen) = &self.unseen {
+            items = items.f_index_select(0, &unseen.seen)?;
+            for target in &mut targets {
+                let place = unseen.place.get(*target as usize).copied().filter(|&place| place >= 0);
+                let what = || Error::invalid(format!("target {target} is no training target of the data set"));
+                *target = place.ok_or_else(what)?;
+            }
+        }
         let found: TokenLoss =
             CrossEntropy::plain().grad(&users.f_detach()?, &items.f_detach()?, &targets, scale, true)?;
         Ok(HeadLoss { surrogate: found.surrogate(&users, Some(&items))?, sum: found.sum })
+    }
+}
+
+impl UnseenItems {
+    fn new(target_counts: &[u64], device: Device) -> Result<Self> {
+        let seen: Vec<i64> = (0i64..).zip(target_counts).filter(|(_, n)| **n > 0).map(|(item, _)| item).collect();
+        let mut place = vec![-1; target_counts.len()];
+        for (at, &item) in (0i64..).zip(&seen) {
+            place[item as usize] = at;
+        }
+        let mask: Vec<f32> = target_counts.iter().map(|&n| f32::from(u8::from(n > 0))).collect();
+        let mask = Tensor::f_from_slice(&mask)?.f_unsqueeze(1)?.f_to_device(device)?;
+        Ok(Self { seen: Tensor::f_from_slice(&seen)?.f_to_device(device)?, place, mask })
     }
 }
 

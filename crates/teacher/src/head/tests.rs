@@ -3,7 +3,7 @@ use tch::Device;
 use super::*;
 
 fn config(items: HeadItems, normalize: bool, item_bias: bool) -> HeadConfig {
-    HeadConfig { items, dim: 6, normalize, scale: 2.0, item_bias }
+    HeadConfig { items, dim: 6, normalize, scale: 2.0, item_bias, id_dropout: 0.0, unseen: Unseen::AsOthers }
 }
 
 fn randn(shape: &[i64]) -> Tensor {
@@ -21,14 +21,15 @@ fn the_loss_is_that_of_a_full_softmax() {
         (HeadItems::Title, true, true),
     ] {
         let mut params = Params::new(Device::Cpu);
-        let head = Head::new(&config(which, normalize, item_bias), 8, &items, Some(&titles), &mut params, 1).unwrap();
+        let head =
+            Head::new(&config(which, normalize, item_bias), 8, &items, Some(&titles), &[], &mut params, 1).unwrap();
         if let Some(bias) = params.get("head.bias") {
             no_grad(|| bias.shallow_clone().copy_(&randn(&[11])));
         }
         let states = randn(&[3, 8]).set_requires_grad(true);
         let inputs: Vec<Tensor> =
             params.trainable().map(|(_, t)| t.shallow_clone()).chain([states.shallow_clone()]).collect();
-        let found = head.loss(&states, &[3, 0, 10], 0.25).unwrap();
+        let found = head.loss(&states, &[3, 0, 10], 0.25, 1).unwrap();
         let scores = head.scores(&states, &head.items().unwrap()).unwrap();
         assert_eq!(scores.size(), [3, 11]);
         let targets = Tensor::from_slice(&[3i64, 0, 10]);
@@ -47,7 +48,7 @@ fn the_loss_is_that_of_a_full_softmax() {
 fn directions_alone_count_with_normalize() {
     let items = randn(&[7, 4]);
     let mut params = Params::new(Device::Cpu);
-    let head = Head::new(&config(HeadItems::Id, true, false), 8, &items, None, &mut params, 1).unwrap();
+    let head = Head::new(&config(HeadItems::Id, true, false), 8, &items, None, &[], &mut params, 1).unwrap();
     let scores = head.scores(&randn(&[5, 8]), &head.items().unwrap()).unwrap();
     assert!(scores.abs().max().double_value(&[]) <= 2.0 + 1e-5, "cosines times the scale");
 }
@@ -55,14 +56,69 @@ fn directions_alone_count_with_normalize() {
 #[test]
 fn tables_that_do_not_fit_are_refused() {
     let mut params = Params::new(Device::Cpu);
-    let error = Head::new(&config(HeadItems::Both, false, true), 8, &randn(&[7, 4]), None, &mut params, 1).unwrap_err();
+    let error =
+        Head::new(&config(HeadItems::Both, false, true), 8, &randn(&[7, 4]), None, &[], &mut params, 1).unwrap_err();
     assert!(error.to_string().contains("needs the titles"), "{error}");
     let mut params = Params::new(Device::Cpu);
-    let error =
-        Head::new(&config(HeadItems::Title, false, true), 8, &randn(&[7, 4]), Some(&randn(&[6, 8])), &mut params, 1)
-            .unwrap_err();
+    let error = Head::new(
+        &config(HeadItems::Title, false, true),
+        8,
+        &randn(&[7, 4]),
+        Some(&randn(&[6, 8])),
+        &[],
+        &mut params,
+        1,
+    )
+    .unwrap_err();
     assert_eq!(error.to_string(), "6 title encodings for 7 items");
     let mut params = Params::new(Device::Cpu);
-    let head = Head::new(&config(HeadItems::Id, false, true), 8, &randn(&[7, 4]), None, &mut params, 1).unwrap();
-    assert!(head.loss(&randn(&[1, 8]), &[7], 1.0).unwrap_err().to_string().contains("target 7"));
+    let head = Head::new(&config(HeadItems::Id, false, true), 8, &randn(&[7, 4]), None, &[], &mut params, 1).unwrap();
+    assert!(head.loss(&randn(&[1, 8]), &[7], 1.0, 1).unwrap_err().to_string().contains("target 7"));
+}
+
+#[test]
+fn unseen_items_are_ranked_by_their_titles_alone() {
+    tch::manual_seed(6);
+    let (items, titles) = (randn(&[5, 4]), randn(&[5, 8]));
+    let config = HeadConfig { unseen: Unseen::ByTitle, ..config(HeadItems::Both, false, true) };
+    let mut params = Params::new(Device::Cpu);
+    let head = Head::new(&config, 8, &items, Some(&titles), &[3, 0, 1, 0, 2], &mut params, 1).unwrap();
+    let states = randn(&[2, 8]);
+    // The softmax runs over items 0, 2 and 4.
+    let scores = head.scores(&states, &head.items().unwrap()).unwrap();
+    let seen = scores.index_select(1, &Tensor::from_slice(&[0i64, 2, 4]));
+    let want =
+        seen.cross_entropy_loss::<&Tensor>(&Tensor::from_slice(&[2i64, 0]), None, tch::Reduction::Sum, -100, 0.0);
+    let found = head.loss(&states, &[4, 0], 1.0, 1).unwrap();
+    assert!((found.sum.double_value(&[]) - want.double_value(&[])).abs() < 1e-5);
+    // Other encoder vectors of the unseen change nothing.
+    let other = items.copy();
+    let _ = other.get(1).fill_(9.0);
+    let mut again = Params::new(Device::Cpu);
+    // (the table is centred as a whole, so the seen rows move with it: compare the unseen only)
+    let changed = Head::new(&config, 8, &other, Some(&titles), &[3, 0, 1, 0, 2], &mut again, 1).unwrap();
+    let vectors = |head: &Head| head.items().unwrap().vectors.index_select(0, &Tensor::from_slice(&[1i64, 3]));
+    assert!(vectors(&head).equal(&vectors(&changed)));
+    assert!(head.loss(&states, &[1, 0], 1.0, 1).unwrap_err().to_string().contains("target 1"));
+    let error = Head::new(&config, 8, &items, Some(&titles), &[1], &mut again, 1).unwrap_err();
+    assert!(error.to_string().contains("1 counts"), "{error}");
+}
+
+#[test]
+fn dropped_encoder_vectors_depend_on_the_seed_alone() {
+    tch::manual_seed(7);
+    let (items, titles) = (randn(&[200, 4]), randn(&[200, 8]));
+    let config = HeadConfig { id_dropout: 0.25, ..config(HeadItems::Both, false, false) };
+    let mut params = Params::new(Device::Cpu);
+    let head = Head::new(&config, 8, &items, Some(&titles), &[], &mut params, 1).unwrap();
+    let whole = head.items().unwrap().vectors;
+    let dropped = |seed| {
+        let vectors = head.items_without(Some(seed)).unwrap().vectors;
+        let changed = (&vectors - &whole).abs().sum_dim_intlist(1, false, Kind::Float).gt(0.0);
+        (vectors, changed.sum(Kind::Int64).int64_value(&[]))
+    };
+    let ((a, n), (b, _), (c, _)) = (dropped(1), dropped(1), dropped(2));
+    assert!(a.equal(&b) && !a.equal(&c));
+    // 50 expected, deviation 6.1
+    assert!((25..75).contains(&n), "{n}");
 }

@@ -4,6 +4,31 @@ use anyo_core::{Error, Result};
 use anyo_lm::{Causal, CausalLm, LmInput, Pass};
 use tch::{Kind, Tensor, no_grad};
 
+use super::standardised;
+
+/// What the head knows of titles, `[I,2D]`: [`encode_titles`], and the mean of the tokens' own vectors. The first tells what
+/// the words mean together, the second which words they are: a series keeps its name whatever stands behind it. Each half
+/// is centred with mean square 1.
+///
+/// # Errors
+/// As [`encode_titles`].
+pub fn title_features(
+    lm: &CausalLm,
+    titles: &[&[i64]],
+    batch: usize,
+    watch: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Tensor> {
+    let states = encode_titles(lm, titles, batch, watch)?;
+    let words = no_grad(|| -> Result<Tensor> {
+        let means = titles.iter().map(|title| {
+            let vectors = lm.embed(&Tensor::f_from_slice(title)?)?.f_to_kind(Kind::Float)?; // [S,D]
+            Ok(vectors.f_mean_dim(0, false, Kind::Float)?)
+        });
+        Ok(Tensor::f_stack(&means.collect::<Result<Vec<_>>>()?, 0)?)
+    })?;
+    Ok(Tensor::f_cat(&[standardised(&states)?, standardised(&words)?], 1)?)
+}
+
 /// Mean of the language model's last states over each title's tokens `[I,D]` in f32 on its device, adapters off; computed
 /// once, `batch` titles at a time.
 ///

@@ -48,8 +48,10 @@ pub struct Parts<'a> {
     pub items: &'a Tensor,
     /// Width of the states that the gate gets ([`crate::Encoder::state_width`]).
     pub state_width: i64,
-    /// Encoded titles `[I,D]` ([`crate::encode_titles`]); not needed with `head.items: id` or without a head.
+    /// Encoded titles `[I,n]` ([`crate::title_features`]); not needed with `head.items: id` or without a head.
     pub titles: Option<&'a Tensor>,
+    /// How often each item is a training target `[I]`; needed with `head.unseen: by_title`.
+    pub target_counts: &'a [u64],
     /// Root of the initial weights.
     pub seed: u64,
 }
@@ -86,7 +88,7 @@ impl Teacher {
     /// # Errors
     /// When parts do not fit together (message with wanted and got), or memory runs out.
     pub fn new(parts: Parts<'_>) -> Result<Self> {
-        let Parts { config, mut lm, tokens, items, state_width, titles, seed } = parts;
+        let Parts { config, mut lm, tokens, items, state_width, titles, target_counts, seed } = parts;
         let device = lm.device();
         let mut params = Params::new(device);
         let vocab = (tokens.first + tokens.count).max(0) as usize;
@@ -111,8 +113,8 @@ impl Teacher {
             true => Some(Projector::new(d, width, &mut params, seed)?),
             false => None,
         };
-        let head =
-            config.head.as_ref().map(|head| Head::new(head, width, items, titles, &mut params, seed)).transpose()?;
+        let new_head = |head| Head::new(head, width, items, titles, target_counts, &mut params, seed);
+        let head = config.head.as_ref().map(new_head).transpose()?;
         let token_rows = match tokens.count {
             0 => None,
             n => {

@@ -17,7 +17,7 @@ use tch::{Device, Tensor};
 pub use self::config::{BuiltinRecipe, ChoiceConfig, EncoderRecipe, TeacherExport, TeacherRunConfig};
 use crate::{
     candidates::{Candidates, Draw},
-    head::encode_titles,
+    head::title_features,
     model::{AddedTokens, Parts, Teacher},
     prompt::Prompts,
     rank::{RankSettings, Ranker},
@@ -55,6 +55,7 @@ pub fn run_teacher(config: &TeacherRunConfig, run: &mut Run) -> Result<()> {
         items: encoder.items(),
         state_width: encoder.state_width(),
         titles: titles.as_ref(),
+        target_counts: &dataset.train.target_counts(dataset.n_items()),
         seed: config.seed,
     })?;
     let n_parameters = teacher.params().n_parameters();
@@ -145,7 +146,7 @@ fn read_titles(lm: &anyo_lm::CausalLm, prompts: &Prompts, n_items: usize, run: &
     let titles: Vec<&[i64]> = (0..n_items as u32).map(|item| prompts.title(item)).collect();
     let bar = run.progress(n_items as u64, "titles");
     let mut before = 0;
-    encode_titles(lm, &titles, TITLES, &mut |done| {
+    title_features(lm, &titles, TITLES, &mut |done| {
         bar.inc((done - std::mem::replace(&mut before, done)) as u64);
         match run.stop_requested() {
             true => Err(Error::Interrupted { detail: "before the first step".into() }),

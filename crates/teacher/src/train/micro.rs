@@ -22,6 +22,8 @@ use crate::{
 
 /// Tells the gate's noise from the adapters' dropout, which has the same stream.
 const GATE: u64 = 0x6761_7465;
+/// And of the items that go without encoder vectors.
+const HEAD: u64 = 0x6865_6164;
 
 /// Rows with their prompts, before the model sees them.
 pub(super) struct Micro {
@@ -102,7 +104,8 @@ impl Micro {
         let targets: Vec<u32> = self.ids.iter().map(|&id| rows.target(id as usize)).collect();
         let stream = DropoutStream::new(seed::derive(setup.seed, Stream::Dropout, epoch, self.number));
         let started = Instant::now();
-        let work = Work { micro: self, teacher, prepared: &prepared, targets: &targets, weights };
+        let head_seed = seed::derive(setup.seed ^ HEAD, Stream::Dropout, epoch, self.number);
+        let work = Work { micro: self, teacher, prepared: &prepared, targets: &targets, weights, head_seed };
         let (loss, grads) = match setup.config.train.checkpointing {
             true => work.checkpointed(gate.as_ref(), stream, sums)?,
             false => work.plain(gate.as_ref(), stream, sums)?,
@@ -127,6 +130,7 @@ struct Work<'a> {
     prepared: &'a Prepared,
     targets: &'a [u32],
     weights: &'a Weights,
+    head_seed: u64,
 }
 
 /// The loss's share of the step's mean, and the gradient of each trainable weight times the number of micro-batches, as
@@ -199,7 +203,7 @@ impl Work<'_> {
         }
         if let Some(head) = self.teacher.head().filter(|_| !self.micro.drawn.choice && w.head > 0.0) {
             let last = states.f_index_select(0, &self.teacher.places(&layout.last)?)?; // [B,D]
-            let found = head.loss(&last, self.targets, w.head * w.n_micro / w.open_rows)?;
+            let found = head.loss(&last, self.targets, w.head * w.n_micro / w.open_rows, self.head_seed)?;
             let sum = found.sum.f_double_value(&[])?;
             loss += sum * w.head / w.open_rows;
             sums.head_loss += sum;

@@ -258,8 +258,16 @@ fn parts_that_do_not_fit_are_refused() {
     let tokens = anyo_teacher::AddedTokens { first: 50, count: 1, injected: vec![50], pad: 0 };
     let (items, state_width) = (encoder.items(), encoder.state_width());
     let config = config();
-    let parts =
-        anyo_teacher::Parts { config: &config, lm: lm(true), tokens, items, state_width, titles: None, seed: 1 };
+    let parts = anyo_teacher::Parts {
+        config: &config,
+        lm: lm(true),
+        tokens,
+        items,
+        state_width,
+        titles: None,
+        target_counts: &[],
+        seed: 1,
+    };
     let error = Teacher::new(parts).unwrap_err();
     assert_eq!(error.to_string(), "the first added token is 50, the model has 40 tokens");
 }

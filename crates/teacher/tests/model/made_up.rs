@@ -15,7 +15,7 @@ use anyo_teacher::{
     TeacherSetup,
     config::{
         Curriculum, GateConfig, GateName, GateNorm, GroupRecipe, Groups, HeadConfig, HeadItems, LoraPart, RecipeConfig,
-        TeacherTrainConfig,
+        TeacherTrainConfig, Unseen,
     },
     encode_titles, fit_teacher,
 };
@@ -168,7 +168,15 @@ pub(crate) fn config() -> TeacherConfig {
         train_tokens: true,
         lora: Some(LoraPart { rank: 8, alpha: 16.0, dropout: 0.0, targets: Targets::AllLinear }),
         gate: Some(gate(GateName::Linear)),
-        head: Some(HeadConfig { items: HeadItems::Both, dim: 16, normalize: false, scale: 1.0, item_bias: true }),
+        head: Some(HeadConfig {
+            items: HeadItems::Both,
+            dim: 16,
+            normalize: false,
+            scale: 1.0,
+            item_bias: true,
+            id_dropout: 0.0,
+            unseen: Unseen::AsOthers,
+        }),
         train: TeacherTrainConfig {
             batch_size: 4,
             accumulation: 1,
@@ -212,7 +220,17 @@ pub(crate) fn teacher_on(lm: CausalLm, config: &TeacherConfig, encoder: &Encoder
     let titles: Vec<&[i64]> = (0..N_ITEMS as u32).map(|i| &prompts.answer(i)[..2]).collect();
     let titles = encode_titles(&lm, &titles, 5, &mut |_| Ok(())).unwrap();
     let (items, state_width) = (encoder.items(), encoder.state_width());
-    Teacher::new(Parts { config, lm, tokens: tokens(), items, state_width, titles: Some(&titles), seed }).unwrap()
+    Teacher::new(Parts {
+        config,
+        lm,
+        tokens: tokens(),
+        items,
+        state_width,
+        titles: Some(&titles),
+        target_counts: &[],
+        seed,
+    })
+    .unwrap()
 }
 
 pub(crate) fn teacher(config: &TeacherConfig, encoder: &Encoder) -> Teacher {

@@ -94,7 +94,8 @@ impl World {
             pad: 2,
         };
         let (items, state_width) = (encoder.items(), encoder.state_width());
-        let parts = Parts { config, lm, tokens, items, state_width, titles: Some(&titles), seed: 3 };
+        let parts =
+            Parts { config, lm, tokens, items, state_width, titles: Some(&titles), target_counts: &[], seed: 3 };
         let teacher = Teacher::new(parts).unwrap();
         Self { tokenizer, prompts, encoder, teacher }
     }
