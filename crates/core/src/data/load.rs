@@ -149,6 +149,9 @@ impl Plan {
         let mut hash = Sha256::new();
         hash.update(VERSION);
         hash.update(content.to_string());
+        if config.toy.is_some() {
+            hash.update(toy::RULE);
+        }
         for source in &self.sources {
             // the extension can decide how a file is read
             let extension = source.path.extension().and_then(|e| e.to_str()).unwrap_or_default();

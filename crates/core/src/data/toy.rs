@@ -87,6 +87,9 @@ const TAIL: [&str; 16] = [
 ];
 const GENRES: [&str; 8] = ["mystery", "space voyage", "romance", "comedy", "frontier", "haunting", "sports", "cooking"];
 
+/// Goes into the data set's hash: another rule makes other data from the same options.
+pub(super) const RULE: &str = "\ntoy-2";
+
 /// When late parts appear, as a share of the time that the data covers.
 const APPEARANCE: f64 = 0.9;
 /// Share of the series of several parts whose last part is late.
