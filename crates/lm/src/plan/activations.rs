@@ -35,8 +35,8 @@ pub(super) struct Shape {
     q: u64,
     k: u64,
     f: u64,
-    /// LLM.int8 rounds the input of each linear.
-    int8: bool,
+    /// LLM.int8 rounds the input of each linear: the widths of all inputs of a layer but that of `down_proj`, which is F.
+    rounded: Option<u64>,
 }
 
 impl Shape {
@@ -52,7 +52,11 @@ impl Shape {
             q: (config.n_heads * config.head_dim) as u64,
             k: (config.n_kv_heads * config.head_dim) as u64,
             f: config.intermediate_size as u64,
-            int8,
+            rounded: int8.then(|| {
+                let inside = |name: &str| name.starts_with("model.layers.0.") && !name.contains("down_proj");
+                let tensors = config.tensors().into_iter().filter(|(name, _)| inside(name));
+                tensors.filter_map(|(_, shape)| (shape.len() == 2).then(|| shape[1] as u64)).sum()
+            }),
         }
     }
 
@@ -62,8 +66,10 @@ impl Shape {
     pub(super) fn inference(&self) -> u64 {
         let attention = self.e * (2 * self.d + 2 * (self.q + self.k) + self.k + 3 * self.q);
         let mlp = self.e * (4 * self.d + 4 * self.f);
-        // The MLP's tensors are wider than the holes that attention's leave.
-        let holes = if self.f > self.q { self.e * self.attention_holes() } else { 0 };
+        // The MLP's tensors are wider than the holes that attention's leave. A rounded input leaves one in front of its
+        // linear's output, which the next rounded input of that size misses by the bytes of its alignment.
+        let holes = if self.f > self.q { self.attention_holes() } else { 0 } + self.rounded.unwrap_or(0);
+        let holes = self.e * holes;
         self.tokens * (mlp + holes).max(attention)
     }
 
@@ -116,8 +122,8 @@ impl Activations {
         // The MLP's half: what comes out of the norm, the product and the output of `down_proj`.
         let unkept = |names: &[&str], width: u64| if learns(names) { 0 } else { width };
         let half = s.attention_holes() + unkept(&gates, d) + unkept(&["down_proj"], f) + d;
-        // LLM.int8 in front of `down_proj`: what rounding changes, and the sum.
-        let half = half + if s.int8 { 2 * f } else { 0 };
+        // LLM.int8: what rounding changes, and the sum with the input.
+        let half = half + s.rounded.map_or(0, |others| 2 * (f + others));
 
         let mask = if packed { 2 * s.batch * s.seq_len * s.seq_len * e } else { 0 };
         // Final norm, the states, their gradient and what the surrogate hands back.
