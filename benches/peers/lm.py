@@ -5,7 +5,7 @@
 
 | WORK         | what is timed |
 |--------------|---------------|
-| forward      | logits of every place of 4 rows of 128 tokens, no gradients |
+| forward      | logits of every place of 4 rows of 128 tokens (--rows, --length), no gradients |
 | train        | one step on those rows: forward, next-token loss, backward, AdamW; LoRA of rank 8 on all linears but the output layer |
 | decode_1     | seconds a token, greedy, cached, one row, behind a prompt of 32 tokens: a call for 1 + N tokens less a call for 1 |
 | decode_8     | the same with eight rows; a token of every row counts |
@@ -38,7 +38,7 @@ SHAPES = {
     "qwen2_33m": ("qwen2", dict(hidden_size=512, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=2, intermediate_size=1536,
                                 vocab_size=16384)),
 }
-B, S, PROMPT, NEW = 4, 128, 32, 48
+B, S, PROMPT, NEW = 4, 128, 32, 48  # --rows, --length: another B and S
 RANK, ALPHA, LR = 8, 16, 1e-4
 
 
@@ -94,7 +94,7 @@ def load(args, dtype):
 def forward(model, rows, args):
     import torch
     with torch.inference_mode():
-        return {"seconds": repeated(lambda: model(rows, use_cache=False).logits, args.repeats), "tokens": B * S}
+        return {"seconds": repeated(lambda: model(rows, use_cache=False).logits, args.repeats), "tokens": rows.numel()}
 
 
 def train(model, rows, args):
@@ -114,7 +114,7 @@ def train(model, rows, args):
         losses.append(loss.item())
 
     seconds = repeated(step, args.repeats)
-    return {"seconds": seconds, "tokens": B * S, "first_loss": losses[0], "last_loss": losses[-1], "trained": sum(p.numel() for p in params)}
+    return {"seconds": seconds, "tokens": rows.numel(), "first_loss": losses[0], "last_loss": losses[-1], "trained": sum(p.numel() for p in params)}
 
 
 def decode(model, n_rows, args):
@@ -158,7 +158,7 @@ def limit(args):
 def inner(args):
     import torch
     torch.set_num_threads(args.threads)
-    result = {"work": args.work, "who": "peer", "form": args.form, "shape": args.shape, "dtype": args.dtype, "threads": args.threads,
+    result = {"work": args.work, "who": "peer", "rows": args.rows, "length": args.length, "form": args.form, "shape": args.shape, "dtype": args.dtype, "threads": args.threads,
               "load": float(Path("/proc/loadavg").read_text().split()[0]), "torch": torch.__version__}
     if args.work == "limit":
         result.update(limit(args))
@@ -184,7 +184,7 @@ def inner(args):
             model(torch.tensor([[1]])).logits.sum().item()
         result.update(seconds=seconds, first_token_seconds=time.perf_counter() - start)
     else:
-        rows = torch.tensor(token_ids(B, S, model.config.vocab_size))
+        rows = torch.tensor(token_ids(args.rows, args.length, model.config.vocab_size))
         result.update({"forward": lambda: forward(model, rows, args), "train": lambda: train(model, rows, args),
                        "decode_1": lambda: decode(model, 1, args), "decode_8": lambda: decode(model, 8, args)}[args.work]())
     result["parameters"] = sum(p.numel() for p in model.parameters() if args.work != "train" or not p.requires_grad)
@@ -200,6 +200,8 @@ def main():
     cli.add_argument("--form", choices=["generate", "loop"], default="generate", help="of decoding")
     cli.add_argument("--folder", type=Path, help="the model's folder")
     cli.add_argument("--repeats", type=int, default=3, help="inside the process, after one call for warmth; 0: the first call, for what takes minutes")
+    cli.add_argument("--rows", type=int, default=B, help="of a batch of forward and train")
+    cli.add_argument("--length", type=int, default=S, help="tokens of such a row")
     cli.add_argument("--threads", type=int, default=2)
     cli.add_argument("--inner", action="store_true", help=argparse.SUPPRESS)
     args = cli.parse_args()

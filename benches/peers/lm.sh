@@ -2,7 +2,10 @@
 # Speed of our language models beside transformers + peft on the same machine: the same folder, batch, types and threads.
 #
 #   benches/peers/lm.sh [--repeats 3] [--threads 2] [--shapes "llama_100m qwen2_33m"] [--dtypes "f32 bf16"] [--works "forward train"]
-#                       [--peer-only] [--keep DIR] [--out FILE]
+#                       [--rows 4] [--length 128] [--peer-repeats 3] [--peer-only] [--keep DIR] [--out FILE]
+#
+# --rows and --length: the batch of forward and training. The peer's bf16 training takes minutes a step on a processor without bf16
+# arithmetic: `--rows 1 --length 32 --peer-repeats 0` (0: its first call, no warm-up) keeps a step of it below two minutes.
 #
 # Peer and ours take turns, so that a slow minute of the machine meets both. The models are random (seed 1), made into --keep (default: a
 # new temporary folder, removed at the end). Every run's JSON line goes to --out (default: a new temporary file).
@@ -11,19 +14,20 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-repeats=3 threads=2 peer_only=0 keep="" out=""
+repeats=3 threads=2 rows=4 length=128 peer_repeats=3 peer_only=0 keep="" out=""
 shapes="llama_100m qwen2_33m" dtypes="f32 bf16" works="forward train decode_1 decode_8 load"
 while [ $# -gt 0 ]; do
   case "$1" in
-    --repeats | --threads | --shapes | --dtypes | --works | --keep | --out)
+    --repeats | --threads | --rows | --length | --peer-repeats | --shapes | --dtypes | --works | --keep | --out)
       [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
       case "$1" in
-        --repeats) repeats=$2 ;; --threads) threads=$2 ;; --shapes) shapes=$2 ;; --dtypes) dtypes=$2 ;; --works) works=$2 ;;
+        --repeats) repeats=$2 ;; --threads) threads=$2 ;; --rows) rows=$2 ;; --length) length=$2 ;;
+        --peer-repeats) peer_repeats=$2 ;; --shapes) shapes=$2 ;; --dtypes) dtypes=$2 ;; --works) works=$2 ;;
         --keep) keep=$2 ;; --out) out=$2 ;;
       esac
       shift 2 ;;
     --peer-only) peer_only=1; shift ;;
-    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "error: unknown argument '$1' (see --help)" >&2; exit 2 ;;
   esac
 done
@@ -51,11 +55,12 @@ fi
 
 peer() { # WORK SHAPE DTYPE FORM
   echo "  $2 $3 $1 peer $4" >&2
-  "$python" benches/peers/lm.py "$1" --shape "$2" --dtype "$3" --form "$4" --folder "$keep/$2-$3" --threads "$threads" 2> /dev/null | tee -a "$out" >&2
+  "$python" benches/peers/lm.py "$1" --shape "$2" --dtype "$3" --form "$4" --folder "$keep/$2-$3" --threads "$threads" \
+    --rows "$rows" --length "$length" --repeats "$peer_repeats" 2> /dev/null | tee -a "$out" >&2
 }
 ours() { # WORK SHAPE DTYPE
   echo "  $2 $3 $1 ours" >&2
-  local args=("$1" "$2" "$3" "$keep/$2-$3" 3 "$threads")
+  local args=("$1" "$2" "$3" "$keep/$2-$3" 3 "$threads" "$rows" "$length")
   export OMP_NUM_THREADS=$threads MKL_NUM_THREADS=$threads
   if [ -n "${BENCH_LM:-}" ]; then "$BENCH_LM" "${args[@]}"; else cargo run --quiet --release -p anyo-exp --bin bench-lm -- "${args[@]}"; fi |
     grep '^{' | tee -a "$out" >&2

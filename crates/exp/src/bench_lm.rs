@@ -1,4 +1,4 @@
-//! `bench-lm WORK SHAPE DTYPE FOLDER [REPEATS] [THREADS]`: our side of `benches/peers/lm.sh`, one JSON line per call.
+//! `bench-lm WORK SHAPE DTYPE FOLDER [REPEATS] [THREADS] [ROWS] [LENGTH]`: our side of `benches/peers/lm.sh`, one JSON line per call.
 //!
 //! Each work is that of the same name in `benches/peers/lm.py`, on the same folder, with the same token ids.
 
@@ -32,7 +32,7 @@ const NEW: usize = 48;
 /// Wrong arguments, a folder that cannot be loaded, or whatever the work meets.
 pub fn line(args: &[String]) -> Result<String> {
     let [work, shape, dtype, folder, rest @ ..] = args else {
-        bail!("bench-lm WORK SHAPE DTYPE FOLDER [REPEATS] [THREADS]; WORK is one of {}", WORKS.join(", "))
+        bail!("bench-lm WORK SHAPE DTYPE FOLDER [REPEATS] [THREADS] [ROWS] [LENGTH]; WORK is one of {}", WORKS.join(", "))
     };
     let kind = match dtype.as_str() {
         "f32" => Kind::Float,
@@ -41,6 +41,8 @@ pub fn line(args: &[String]) -> Result<String> {
     };
     let number = |i: usize, default: usize| rest.get(i).map_or(Ok(default), |word| word.parse());
     let (repeats, threads) = (number(0, 3).context("REPEATS")?, number(1, 2).context("THREADS")?);
+    let batch = [number(2, ROWS).context("ROWS")?, number(3, LENGTH).context("LENGTH")?];
+    let tokens = batch[0] * batch[1];
     device::set_threads(threads)?;
     let folder = Path::new(folder);
     let load_average = fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -60,17 +62,17 @@ pub fn line(args: &[String]) -> Result<String> {
             json!({ "seconds": loaded, "first_token_seconds": started.elapsed().as_secs_f64() })
         }
         "forward" => {
-            let rows = token_ids(ROWS, LENGTH, model.vocab_size());
+            let rows = token_ids(batch[0], batch[1], model.vocab_size());
             let seconds = repeated(repeats, || forward(&model, &rows).map(drop))?;
-            json!({ "seconds": seconds, "tokens": ROWS * LENGTH })
+            json!({ "seconds": seconds, "tokens": tokens })
         }
-        "train" => train(model, repeats)?,
+        "train" => train(model, batch, repeats)?,
         "decode_1" => decode(&model, folder, 1, repeats)?,
         "decode_8" => decode(&model, folder, 8, repeats)?,
         other => bail!("no work `{other}`; one of {}", WORKS.join(", ")),
     };
     let mut line = json!({
-        "work": work, "who": "ours", "shape": shape, "dtype": dtype, "threads": threads,
+        "work": work, "who": "ours", "shape": shape, "dtype": dtype, "threads": threads, "rows": batch[0], "length": batch[1],
         "load": load_average.split(' ').next().and_then(|word| word.parse::<f64>().ok()),
         "weight_mb": bytes as f64 / 1e6,
         "import_rss_mb": before as f64 / 1e6, "peak_rss_mb": peak_rss_bytes() as f64 / 1e6,
@@ -111,7 +113,7 @@ fn forward(model: &CausalLm, rows: &[Vec<i64>]) -> Result<Tensor> {
     })
 }
 
-fn train(mut model: CausalLm, repeats: usize) -> Result<Value> {
+fn train(mut model: CausalLm, [rows, length]: [usize; 2], repeats: usize) -> Result<Value> {
     let lora = LoraConfig {
         rank: 8,
         alpha: 16.0,
@@ -137,7 +139,7 @@ fn train(mut model: CausalLm, repeats: usize) -> Result<Value> {
     };
     let groups = GroupConfig::uniform(0.0).groups(trainable.params());
     let mut optimizer = LmOptimizer::new(&optim, OptimizerState::F32, trainable.params(), &groups)?;
-    let examples: Vec<Example> = token_ids(ROWS, LENGTH, model.vocab_size()).into_iter().map(Example::text).collect();
+    let examples: Vec<Example> = token_ids(rows, length, model.vocab_size()).into_iter().map(Example::text).collect();
     let batch = Batch::padded(&examples, 0, Device::Cpu)?;
     let mut losses = Vec::new();
     let mut accumulator = Accumulator::new(&trainable, CrossEntropy::plain());
@@ -147,7 +149,7 @@ fn train(mut model: CausalLm, repeats: usize) -> Result<Value> {
         Ok(())
     })?;
     Ok(json!({
-        "seconds": seconds, "tokens": ROWS * LENGTH, "trained": attached.n_parameters,
+        "seconds": seconds, "tokens": rows * length, "trained": attached.n_parameters,
         "first_loss": losses.first(), "last_loss": losses.last(),
     }))
 }

@@ -7,28 +7,30 @@
 //! - the same with gradients: the widened weight is part of the graph until the backward pass has passed it.
 
 mod few_rows;
+mod tiles;
 pub(crate) mod wide;
 
+use half::bf16;
 use tch::{Device, Kind, Tensor};
 
-/// `x W^T + b` for each weight and bias in one loop over the weights, x `[N, in]`, W `[out, in]` of x's type; results
-/// `[N, out]` of x's type. `None` where it is not the faster way, or a weight is missing.
+/// `x W^T + b` for each weight and bias in one loop over the weights, plus `residual` where there is one: x `[.., in]`,
+/// W `[out, in]` and residual `[.., out]` of x's type; results `[.., out]` of that type. Sum and bias are rounded once, and
+/// once more with the residual. `None` where it is not the faster way, or a weight is missing.
 pub(crate) fn few<const L: usize>(
     x: &Tensor,
     weights: [Option<&Tensor>; L],
     biases: [Option<&Tensor>; L],
+    residual: Option<&Tensor>,
 ) -> Option<[Tensor; L]> {
-    let mut products = few_rows::multiply(x, weights)?;
-    for (y, bias) in products.iter_mut().zip(biases) {
-        // In f32, before the one rounding.
-        if let Some(bias) = bias {
-            let _ = y.g_add_(bias);
-        }
-        if x.kind() != Kind::Float {
-            *y = y.to_kind(x.kind());
-        }
-    }
-    Some(products)
+    few_rows::multiply(x, weights, biases, residual)
+}
+
+/// The nearest bf16, ties to even. Unlike [`bf16::from_f32`] it has no branch, so that loops over it use wide instructions.
+#[inline(always)]
+pub(crate) fn bf16_of(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    bf16::from_bits(if x.is_nan() { 0x7fc0 } else { nearest as u16 })
 }
 
 /// `x W^T + b`, x `[N, in]`, W `[out, in]` of x's type or another float type; result `[N, out]` of x's type.
@@ -61,4 +63,18 @@ pub(crate) fn single_place(shape: &[i64]) -> bool {
 /// Whether the elements of `tensor` lie in a row in the memory of the CPU.
 fn plain(tensor: &Tensor) -> bool {
     tensor.device() == Device::Cpu && tensor.is_contiguous()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_to_the_nearest_bf16() {
+        let numbers = [0.0, -0.0, 1.0, 1.003_906_2, 1.011_718_8, -0.1, 3.0e-39, f32::MAX, f32::INFINITY, -7.7e20];
+        for x in numbers {
+            assert_eq!(bf16_of(x).to_bits(), bf16::from_f32(x).to_bits(), "{x}");
+        }
+        assert!([f32::NAN, f32::from_bits(0x7f80_0001), f32::from_bits(u32::MAX)].into_iter().all(|x| bf16_of(x).is_nan()));
+    }
 }

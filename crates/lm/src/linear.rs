@@ -171,13 +171,20 @@ impl Linear {
     /// [`Linear::forward`] of several layers of the same input; where that is faster, in one loop over their weights.
     pub(crate) fn forward_each<const L: usize>(layers: [&Self; L], x: &Tensor, pass: &Pass<'_>) -> [Tensor; L] {
         let mut shape = x.size();
-        let flat = x.reshape([-1, shape.last().copied().unwrap_or(0)]); // [N, in]
         let together = if dense::single_place(&shape) {
-            dense::few(&flat, layers.map(|layer| layer.dense_in(pass)), layers.map(Self::bias))
+            dense::few(x, layers.map(|layer| layer.dense_in(pass)), layers.map(Self::bias), None)
         } else {
             None
         };
-        let mut ys = together.unwrap_or_else(|| layers.map(|layer| layer.base_forward(&flat, pass)));
+        let together = match together {
+            Some(ys) if !layers.iter().any(|layer| layer.adds(pass)) => return ys,
+            other => other,
+        };
+        let flat = x.reshape([-1, shape.last().copied().unwrap_or(0)]); // [N, in]
+        let mut ys = match together {
+            Some(ys) => ys.map(|y| y.flatten(0, -2)),
+            None => layers.map(|layer| layer.base_forward(&flat, pass)),
+        };
         for (y, layer) in ys.iter_mut().zip(layers) {
             *y = layer.adapted(std::mem::take(y), &flat, pass);
             if let Some(last) = shape.last_mut() {
@@ -186,6 +193,25 @@ impl Linear {
             *y = y.view(shape.as_slice());
         }
         ys
+    }
+
+    /// `residual` plus [`Linear::forward`] of x, both rounded as they are in two steps.
+    ///
+    /// # Errors
+    /// When the residual has another shape than the output.
+    pub(crate) fn forward_onto(&self, residual: &Tensor, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        if dense::single_place(&x.size())
+            && !self.adds(pass)
+            && let Some([sum]) = dense::few(x, [self.dense_in(pass)], [self.bias()], Some(residual))
+        {
+            return Ok(sum);
+        }
+        Ok(residual.f_add(&self.forward(x, pass))?)
+    }
+
+    /// Whether adapters add something to the base in `pass`.
+    fn adds(&self, pass: &Pass<'_>) -> bool {
+        !pass.base_only && self.unmerged.is_none() && self.adapters.iter().any(|adapter| adapter.active)
     }
 
     /// The dense weight that `pass` computes with.

@@ -7,7 +7,7 @@ use anyo_core::{best_of_machine, torch::raw, vecmath::exp};
 use half::bf16;
 use tch::{Device, Kind, Tensor, kind::Element};
 
-use crate::dense::single_place;
+use crate::dense::{bf16_of, single_place};
 
 /// From more elements on libtorch's threads are worth their start.
 const MOST: usize = 1 << 16;
@@ -39,7 +39,7 @@ impl Number for bf16 {
 
     #[inline(always)]
     fn put(value: f32) -> Self {
-        Self::from_f32(value)
+        bf16_of(value)
     }
 }
 

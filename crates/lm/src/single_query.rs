@@ -10,7 +10,7 @@ use anyo_core::{
 };
 use tch::{Device, Kind, Tensor};
 
-use crate::{attention::Visible, cache::KvCache, rope::Rotation};
+use crate::{attention::Visible, cache::KvCache, dense::bf16_of, rope::Rotation};
 
 /// Sizes and places of one call.
 struct Shape {
@@ -110,7 +110,7 @@ impl Number for half::bf16 {
 
     #[inline(always)]
     fn of(x: f32) -> Self {
-        Self::from_f32(x)
+        bf16_of(x)
     }
 }
 

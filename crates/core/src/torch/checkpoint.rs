@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Optimizer, Params,
+    Params, Resume,
     saved::{self, Saved},
     tensor_file::{parent, sync_folder, write_tensors},
 };
@@ -78,7 +78,7 @@ impl Checkpoints {
         &mut self,
         step: u64,
         params: &Params,
-        optimizer: &Optimizer,
+        optimizer: &dyn Resume,
         state: &impl Serialize,
         best: bool,
     ) -> Result<PathBuf> {
@@ -231,11 +231,11 @@ fn remove(path: &Path) -> Result<()> {
     gone.map_err(Error::io(path, "remove the leftover"))
 }
 
-fn write(folder: &Path, step: u64, params: &Params, optimizer: &Optimizer, state: &impl Serialize) -> Result<()> {
+fn write(folder: &Path, step: u64, params: &Params, optimizer: &dyn Resume, state: &impl Serialize) -> Result<()> {
     fs::create_dir(folder).map_err(Error::io(folder, "make the folder of the checkpoint"))?;
     let model = params.named().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect();
     let model = write_tensors(&folder.join(saved::MODEL), &model, &BTreeMap::new())?;
-    let optim = write_tensors(&folder.join(saved::OPTIM), &optimizer.state(), &BTreeMap::new())?;
+    let optim = write_tensors(&folder.join(saved::OPTIM), &optimizer.state()?, &BTreeMap::new())?;
     let state = serde_json::to_value(state)
         .map_err(|e| Error::invalid(format!("the training state cannot be written as JSON: {e}")))?;
     let text = saved::state_text(step, &model, &optim, &state);

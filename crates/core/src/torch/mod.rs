@@ -21,7 +21,7 @@ pub use device::{Chosen, DeviceChoice, Dtype};
 pub use dropout::DropoutStream;
 pub use init::Init;
 pub use kernel::Coefficients;
-pub use optim::{Group, OptimConfig, OptimName, Optimizer};
+pub use optim::{Group, OptimConfig, OptimName, Optimizer, Resume};
 pub use params::{Params, Role};
 pub use saved::{DataIdentity, Saved};
 pub use schedule::{Schedule, ScheduleConfig, ScheduleName};

@@ -170,6 +170,31 @@ struct Slot {
     exp_avg_sq: Tensor,
 }
 
+/// What of an optimizer goes into a checkpoint: tensors by name, from which it continues with the same bits.
+pub trait Resume {
+    /// The state by name; handles of the optimizer's own tensors or copies.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    fn state(&self) -> Result<BTreeMap<String, Tensor>>;
+
+    /// Continues from a saved state.
+    ///
+    /// # Errors
+    /// When names, shapes or types differ: one message lists all; nothing is changed then.
+    fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()>;
+}
+
+impl Resume for Optimizer {
+    fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        Ok(Self::state(self))
+    }
+
+    fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        Self::load_state(self, state)
+    }
+}
+
 /// Adam or AdamW over the trainable parameters of one [`Params`].
 #[derive(Debug)]
 pub struct Optimizer {

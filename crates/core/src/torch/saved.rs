@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tch::Tensor;
 
 use super::{
-    Optimizer, Params,
+    Params, Resume,
     tensor_file::{hex, parse},
 };
 use crate::{Error, Result};
@@ -147,7 +147,7 @@ impl Saved {
     ///
     /// # Errors
     /// When names or shapes differ; the message lists all of them.
-    pub fn restore(&self, params: &Params, optimizer: &mut Optimizer) -> Result<()> {
+    pub fn restore(&self, params: &Params, optimizer: &mut dyn Resume) -> Result<()> {
         self.restore_model(params)?;
         optimizer.load_state(&self.optim).map_err(|e| self.at(OPTIM, e))
     }

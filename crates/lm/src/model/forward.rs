@@ -56,14 +56,14 @@ impl CausalLm {
         match &self.head {
             Some(head) => Ok(head.forward(hidden, pass)),
             None => {
+                if dense::single_place(&got)
+                    && let Some([scores]) = dense::few(hidden, [Some(&self.embedding)], [None], None)
+                {
+                    return Ok(scores);
+                }
                 let mut shape = got;
                 let flat = hidden.f_reshape([-1, self.config.hidden_size as i64])?;
-                let few =
-                    if dense::single_place(&shape) { dense::few(&flat, [Some(&self.embedding)], [None]) } else { None };
-                let scores = match few {
-                    Some([scores]) => scores,
-                    None => dense::linear(&flat, &self.embedding, None),
-                };
+                let scores = dense::linear(&flat, &self.embedding, None);
                 if let Some(last) = shape.last_mut() {
                     *last = self.config.vocab_size as i64;
                 }

@@ -88,8 +88,7 @@ impl Layer {
         cache: Option<(&mut KvCache, usize)>,
         pass: &Pass<'_>,
     ) -> Result<Tensor> {
-        let attention = self.attention(&self.input_norm.forward(x)?, shared, cache, pass)?;
-        let x = x.f_add(&attention)?;
+        let x = self.attention(x, &self.input_norm.forward(x)?, shared, cache, pass)?;
         let inside = self.post_norm.forward(&x)?;
         let (gate, up) = match &self.gate_up {
             GateUp::Split(gate, up) => Linear::forward_each([gate, up], &inside, pass).into(),
@@ -103,11 +102,13 @@ impl Layer {
             Some(inside) => inside,
             None => gate.f_silu()?.f_mul(&up)?,
         };
-        Ok(x.f_add(&self.down.forward(&inside, pass))?)
+        self.down.forward_onto(&x, &inside, pass)
     }
 
+    /// `residual` plus the attention over x, both `[B,S,D]`.
     fn attention(
         &self,
+        residual: &Tensor,
         x: &Tensor,
         shared: &Shared,
         cache: Option<(&mut KvCache, usize)>,
@@ -134,7 +135,7 @@ impl Layer {
             let qkv = [&q, &k, &v];
             let out = single_query::attend(qkv, self.heads, &shared.rotation, visible, cache, *layer)?;
             if let Some(out) = out {
-                return Ok(self.o.forward(&out, pass));
+                return self.o.forward_onto(residual, &out, pass);
             }
         }
         let (q, k, v) = (split(&q, h)?, split(&k, n_kv)?, split(&v, n_kv)?);
@@ -148,7 +149,7 @@ impl Layer {
                 if first { attend(&q, &k, &v, visible)? } else { attend(&q, &keys, &values, visible)? }
             }
         };
-        Ok(self.o.forward(&out, pass))
+        self.o.forward_onto(residual, &out, pass)
     }
 
     pub(super) fn linears(&self) -> Vec<&Linear> {

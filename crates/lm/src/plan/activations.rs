@@ -35,8 +35,8 @@ pub(super) struct Shape {
     q: u64,
     k: u64,
     f: u64,
-    /// LLM.int8 rounds the input of each linear.
-    int8: bool,
+    /// LLM.int8 rounds the input of each linear: the widths of all inputs of a layer but that of `down_proj`, which is F.
+    rounded: Option<u64>,
 }
 
 impl Shape {
@@ -52,25 +52,24 @@ impl Shape {
             q: (config.n_heads * config.head_dim) as u64,
             k: (config.n_kv_heads * config.head_dim) as u64,
             f: config.intermediate_size as u64,
-            int8,
+            rounded: int8.then(|| {
+                let inside = |name: &str| name.starts_with("model.layers.0.") && !name.contains("down_proj");
+                let tensors = config.tensors().into_iter().filter(|(name, _)| inside(name));
+                tensors.filter_map(|(_, shape)| (shape.len() == 2).then(|| shape[1] as u64)).sum()
+            }),
         }
     }
 
-    /// The largest set that one layer holds without autograd. LLM.int8 rounds the input of each linear, for which it
-    /// holds two more tensors of its size in f32 (and in half precision the input in f32).
-    ///
-    /// Otherwise: in the MLP the layer's input, attention's part, their sum,
-    /// the normed input, gate, up, silu and product; in attention input, normed input, the projections, their rotated
-    /// forms, the repeated keys and values, and the output.
+    /// The largest set that one layer holds without autograd. In the MLP the layer's input, attention's part, their sum,
+    /// the normed input, gate, up, silu and product (with LLM.int8 silu makes room for the product rounded); in attention
+    /// input, normed input, the projections, their rotated forms, the repeated keys and values, and the output.
     pub(super) fn inference(&self) -> u64 {
         let attention = self.e * (2 * self.d + 2 * (self.q + self.k) + self.k + 3 * self.q);
-        let rounding = self.f * if self.e == 4 { 8 } else { 12 };
-        let mlp = match self.int8 {
-            true => self.e * (4 * self.d + 3 * self.f) + rounding,
-            false => self.e * (4 * self.d + 4 * self.f),
-        };
-        // The MLP's tensors are wider than the holes that attention's leave.
-        let holes = if self.f > self.q { self.e * self.attention_holes() } else { 0 };
+        let mlp = self.e * (4 * self.d + 4 * self.f);
+        // The MLP's tensors are wider than the holes that attention's leave. A rounded input leaves one in front of its
+        // linear's output, which the next rounded input of that size misses by the bytes of its alignment.
+        let holes = if self.f > self.q { self.attention_holes() } else { 0 } + self.rounded.unwrap_or(0);
+        let holes = self.e * holes;
         self.tokens * (mlp + holes).max(attention)
     }
 
@@ -123,8 +122,8 @@ impl Activations {
         // The MLP's half: what comes out of the norm, the product and the output of `down_proj`.
         let unkept = |names: &[&str], width: u64| if learns(names) { 0 } else { width };
         let half = s.attention_holes() + unkept(&gates, d) + unkept(&["down_proj"], f) + d;
-        // LLM.int8 in front of `down_proj`: the rounded input, its difference and the sum.
-        let half = half + if s.int8 { 3 * f } else { 0 };
+        // LLM.int8: what rounding changes, and the sum with the input.
+        let half = half + s.rounded.map_or(0, |others| 2 * (f + others));
 
         let mask = if packed { 2 * s.batch * s.seq_len * s.seq_len * e } else { 0 };
         // Final norm, the states, their gradient and what the surrogate hands back.

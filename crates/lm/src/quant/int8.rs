@@ -14,11 +14,20 @@
 
 use anyo_core::{
     Error, Result, best_of_machine,
-    torch::{dims, raw::slice},
+    parallel::for_each_chunk,
+    torch::{
+        dims,
+        raw::{slice, slice_mut},
+    },
 };
-use tch::{Device, Kind, Tensor};
+use half::bf16;
+use tch::{Device, Kind, Tensor, kind::Element};
 
 use super::kernel::{self, Number, Packed};
+use crate::dense::bf16_of;
+
+/// Adding and taking away this rounds an f32 below 2^22 to a whole number.
+const ROUND: f32 = 12_582_912.0;
 
 /// A matrix `[out, in]` in int8.
 #[derive(Debug)]
@@ -90,22 +99,13 @@ impl Int8Weight {
     /// Activations as LLM.int8 sees them, x `[N, in]`; the gradient passes unchanged.
     pub(super) fn activations(&self, x: &Tensor) -> Tensor {
         let Some(threshold) = self.threshold.filter(|_| x.numel() > 0) else { return x.shallow_clone() };
-        let rounded = tch::no_grad(|| {
-            let x = x.to_kind(Kind::Float);
-            // In place: each further tensor of x's size counts in the peak of a pass.
-            let mut size = x.abs();
-            let outlier = size.amax(0, true).ge(threshold); // [1, in]
-            let absmax = size.masked_fill_(&outlier, 0.0).amax(1, true); // [N, 1]
-            drop(size);
-            let mut rounded = &x * steps(&absmax);
-            let _ = rounded.round_();
-            let _ = rounded.g_mul_(&(absmax / 127.0));
-            x.where_self(&outlier, &rounded)
-        });
+        let rounded = tch::no_grad(|| round_activations(&x.detach(), threshold));
         if !x.requires_grad() {
-            return rounded.to_kind(x.kind());
+            return rounded;
         }
-        x + (rounded.to_kind(x.kind()) - x.detach())
+        let mut change = rounded;
+        let _ = tch::no_grad(|| change.g_sub_(&x.detach()));
+        x + change
     }
 
     /// `x W^T` without unpacking to memory: x `[N, in]` in f32 on the CPU.
@@ -122,6 +122,111 @@ impl Int8Weight {
 /// `127 / absmax`, 0 for rows of zeros (and of numbers so small that their inverse is infinite).
 fn steps(absmax: &Tensor) -> Tensor {
     (absmax.reciprocal() * 127.0).nan_to_num(0.0, 0.0, 0.0)
+}
+
+/// x `[N, in]` with all but the outlier columns rounded to the steps of its rows, of x's type.
+///
+/// On the CPU in two loops over x and into one new tensor: as tensor operations it takes three more of its size in f32,
+/// which were the peak of a pass.
+fn round_activations(x: &Tensor, threshold: f64) -> Tensor {
+    let x = &x.contiguous();
+    let columns = x.size().last().map_or(0, |&n| n as usize);
+    match x.kind() {
+        Kind::Float if x.device() == Device::Cpu => rounded::<f32>(x, columns, threshold as f32),
+        Kind::BFloat16 if x.device() == Device::Cpu => rounded::<bf16>(x, columns, threshold as f32),
+        kind => {
+            let wide = x.to_kind(Kind::Float);
+            let mut size = wide.abs();
+            let outlier = size.amax(0, true).ge(threshold); // [1, in]
+            let absmax = size.masked_fill_(&outlier, 0.0).amax(1, true); // [N, 1]
+            drop(size);
+            let mut rounded = &wide * steps(&absmax);
+            let _ = rounded.round_();
+            let _ = rounded.g_mul_(&(absmax / 127.0));
+            wide.where_self(&outlier, &rounded).to_kind(kind)
+        }
+    }
+}
+
+fn rounded<T: Activation>(x: &Tensor, columns: usize, threshold: f32) -> Tensor {
+    let mut out = x.empty_like();
+    let rows = slice::<T>(x);
+    let mut largest = vec![0f32; columns];
+    for row in rows.chunks_exact(columns) {
+        largest_of_columns(row, &mut largest);
+    }
+    // 1 where the column is rounded.
+    let inlier: Vec<f32> = largest.iter().map(|&max| if max >= threshold { 0.0 } else { 1.0 }).collect();
+    for_each_chunk(slice_mut::<T>(&mut out), columns, |row, out| {
+        round_row(&rows[row * columns..(row + 1) * columns], &inlier, out);
+    });
+    out
+}
+
+/// A number type of activations.
+trait Activation: Element + Copy + Send + Sync {
+    fn wide(self) -> f32;
+    fn of(x: f32) -> Self;
+}
+
+impl Activation for f32 {
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn of(x: f32) -> Self {
+        x
+    }
+}
+
+impl Activation for bf16 {
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn of(x: f32) -> Self {
+        bf16_of(x)
+    }
+}
+
+best_of_machine! {
+    fn largest_of_columns<T: Activation>(row: &[T], largest: &mut [f32]) {
+        for (max, &x) in largest.iter_mut().zip(row) {
+            *max = max.max(x.wide().abs());
+        }
+    }
+}
+
+best_of_machine! {
+    fn round_row<T: Activation>(x: &[T], inlier: &[f32], out: &mut [T]) {
+        const LANES: usize = 16;
+        let mut lanes = [0f32; LANES];
+        let mut max = 0f32;
+        let (parts, flags) = (x.chunks_exact(LANES), inlier.chunks_exact(LANES));
+        for (&x, &flag) in parts.remainder().iter().zip(flags.remainder()) {
+            max = max.max(if flag > 0.0 { x.wide().abs() } else { 0.0 });
+        }
+        for (x, flag) in parts.zip(flags) {
+            for i in 0..LANES {
+                lanes[i] = lanes[i].max(if flag[i] > 0.0 { x[i].wide().abs() } else { 0.0 });
+            }
+        }
+        for lane in lanes {
+            max = max.max(lane);
+        }
+        let inverse = (1.0 / max) * 127.0;
+        let (inverse, step) = (if inverse.is_finite() { inverse } else { 0.0 }, max / 127.0);
+        for ((out, &x), &flag) in out.iter_mut().zip(x).zip(inlier) {
+            let x = x.wide();
+            // The sum with 1.5·2^23 rounds to a whole number, halves to even; |x·inverse| is at most 127.
+            let whole = (x * inverse + ROUND) - ROUND;
+            *out = T::of(if flag > 0.0 { whole * step } else { x });
+        }
+    }
 }
 
 struct View<'a> {
@@ -169,6 +274,28 @@ mod tests {
         assert!((y - 10.078_740_2).abs() < 2e-6, "{y}");
         let plain = Int8Weight::quantize(&w.view([1, 3]), None).unwrap();
         assert_eq!(plain.activations(&x), x);
+    }
+
+    /// The loops against the definition in tensor operations, bit for bit.
+    #[test]
+    fn activations_are_those_of_the_definition() {
+        tch::manual_seed(2);
+        for kind in [Kind::Float, Kind::BFloat16] {
+            for (n, columns) in [(1, 5), (3, 16), (7, 37), (40, 100)] {
+                // About one in 80 numbers reaches the threshold; the second row is zero.
+                let x = Tensor::randn([n, columns], (Kind::Float, Device::Cpu)) * 2.4;
+                let _ = x.narrow(0, n - 1, 1).g_mul_scalar_(if n > 1 { 0.0 } else { 1.0 });
+                let x = x.to_kind(kind);
+                let wide = x.to_kind(Kind::Float);
+                let outlier = wide.abs().amax(0, true).ge(6.0);
+                let absmax = wide.abs().masked_fill(&outlier, 0.0).amax(1, true);
+                let rounded = (&wide * steps(&absmax)).round() * (&absmax / 127.0);
+                let want = wide.where_self(&outlier, &rounded).to_kind(kind);
+                assert_eq!(round_activations(&x, 6.0), want, "{kind:?} {n} {columns}");
+            }
+        }
+        let bad = Tensor::from_slice(&[f32::NAN, 1.0, 2.0, 3.0]).view([2, 2]);
+        assert!(round_activations(&bad, 6.0).double_value(&[0, 0]).is_nan());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use anyo_core::{
     Result, memory,
-    torch::{Group, OptimConfig, Optimizer, Params, StepReport},
+    torch::{Group, OptimConfig, Optimizer, Params, Resume, StepReport},
 };
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
@@ -131,23 +131,18 @@ impl LmOptimizer {
             Self::EightBit(optimizer) => optimizer.state_bytes(),
         }
     }
+}
 
-    /// The state by name, for a checkpoint.
-    ///
-    /// # Errors
-    /// When memory runs out.
-    pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+/// Either kind of state goes through [`anyo_core::torch::Checkpoints`]; a state of the other kind is refused.
+impl Resume for LmOptimizer {
+    fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         match self {
             Self::F32(optimizer) => Ok(optimizer.state()),
             Self::EightBit(optimizer) => optimizer.state(),
         }
     }
 
-    /// Continues from a saved state.
-    ///
-    /// # Errors
-    /// When names, shapes or types differ; nothing is changed then.
-    pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
+    fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
         match self {
             Self::F32(optimizer) => optimizer.load_state(state),
             Self::EightBit(optimizer) => optimizer.load_state(state),
