@@ -14,6 +14,7 @@ use anyo_student::{Prepare, RunWatch};
 use serde_json::json;
 use tch::{Device, Tensor};
 
+pub use self::language::texts as builtin_texts;
 pub use self::config::{BuiltinRecipe, ChoiceConfig, EncoderRecipe, TeacherExport, TeacherRunConfig};
 use crate::{
     candidates::{Candidates, Draw},
@@ -119,7 +120,6 @@ fn prepare(config: &TeacherRunConfig, run: &mut Run) -> Result<(Device, Dataset)
 fn settings(config: &TeacherRunConfig) -> RankSettings {
     let teacher = &config.teacher;
     RankSettings {
-        window: teacher.prompt.window,
         template: 0,
         mode: config.mode(),
         batch: config.eval.batch_size.min(PROMPTS),
@@ -129,7 +129,8 @@ fn settings(config: &TeacherRunConfig) -> RankSettings {
 /// Prompts in one forward pass at most: more do not make a CPU faster, and a GPU has enough to do with them.
 const PROMPTS: usize = 64;
 
-fn added_tokens(prompts: &Prompts, tokenizer: &Tokenizer) -> AddedTokens {
+/// The tokens that these prompts need beyond the language model's own.
+pub fn added_tokens(prompts: &Prompts, tokenizer: &Tokenizer) -> AddedTokens {
     let markers = prompts.markers();
     let count = markers.added.len();
     AddedTokens {
