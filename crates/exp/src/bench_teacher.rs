@@ -183,14 +183,16 @@ impl<'a> Bench<'a> {
         let mut clock = Clock { ends: Vec::new(), losses: Vec::new() };
         fit_teacher(&setup, &self.teacher, &mut clock)?;
         let batches = recorder.batches();
-        let [.., last] = clock.ends.as_slice() else { bail!("there was no step") };
-        let seconds = last.duration_since(clock.ends[WARM as usize - 1]).as_secs_f64();
+        let (Some(first), Some(last)) = (clock.ends.get(WARM as usize - 1), clock.ends.last()) else {
+            bail!("there were no steps")
+        };
+        let (seconds, cpu) = (last.0.duration_since(first.0).as_secs_f64(), last.1 - first.1);
         let timed = batches.iter().skip(WARM as usize * teacher.train.accumulation);
         let rows: usize = timed.clone().map(Vec::len).sum();
         let length = |(made, target): &(Made, u32)| made.prompt.ids.len() + self.prompts.answer(*target).len();
         let tokens: usize = timed.flatten().map(length).sum();
         let measured = json!({
-            "seconds": seconds, "steps": steps, "rows": rows, "tokens": tokens, "rows_per_s": rows as f64 / seconds,
+            "seconds": seconds, "cpu_seconds": cpu, "steps": steps, "rows": rows, "tokens": tokens, "rows_per_s": rows as f64 / seconds,
             "tokens_per_s": tokens as f64 / seconds, "first_loss": clock.losses.first(), "last_loss": clock.losses.last(),
             "trained": self.teacher.params().n_parameters(),
         });
@@ -219,14 +221,14 @@ impl<'a> Bench<'a> {
         let histories = |part: &[u32]| -> Vec<&[u32]> { part.iter().map(|&n| index.history(n as usize)).collect() };
         let ranker = Ranker::new(&self.teacher, &self.encoder, &self.prompts, settings)?;
         let _ = ranker.encode(&histories(&numbers[..numbers.len().min(PROMPTS)]))?;
-        let started = Instant::now();
+        let (started, cpu) = (Instant::now(), cpu_seconds());
         let ranker = Ranker::new(&self.teacher, &self.encoder, &self.prompts, settings)?;
         for batch in numbers.chunks(LISTS) {
             let scores = ranker.scores(&ranker.encode(&histories(batch))?)?;
             let _ = maker.make(&scores, batch)?;
         }
-        let seconds = started.elapsed().as_secs_f64();
-        Ok(json!({ "seconds": seconds, "rows": numbers.len(), "rows_per_s": numbers.len() as f64 / seconds }))
+        let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+        Ok(json!({ "seconds": seconds, "cpu_seconds": cpu, "rows": numbers.len(), "rows_per_s": numbers.len() as f64 / seconds }))
     }
 
     /// Writes what the peer computes on.
@@ -350,9 +352,21 @@ impl PromptSource for Recorder<'_> {
     }
 }
 
-/// Notes when each step ended.
+/// Processor seconds of this process so far: what a busy machine changes least.
+fn cpu_seconds() -> f64 {
+    let mut used = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the call fills the struct, which is valid as zeros too.
+    let used = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, used.as_mut_ptr());
+        used.assume_init()
+    };
+    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 * 1e-6;
+    seconds(used.ru_utime) + seconds(used.ru_stime)
+}
+
+/// Notes when each step ended, by the clock and in processor seconds.
 struct Clock {
-    ends: Vec<Instant>,
+    ends: Vec<(Instant, f64)>,
     losses: Vec<f64>,
 }
 
@@ -364,7 +378,7 @@ impl Watch for Clock {
     fn note(&mut self, _: &str) {}
 
     fn progress(&mut self, progress: &Progress<'_>) {
-        self.ends.push(Instant::now());
+        self.ends.push((Instant::now(), cpu_seconds()));
         self.losses.push(progress.loss);
     }
 
