@@ -8,13 +8,14 @@ the same order, with prompts, answers, item vectors and encoder states) and the 
 | WORK   | what is timed |
 |--------|---------------|
 | train  | all micro-batches but the first two: embedding with item vectors put in at the markers, linear gate, forward, loss, backward, Adam |
-| export | one answer for each row: greedy, with a cache, in batches of rows of like length; a batch ends with its longest title, as if every answer were right |
+| export | one answer for each row: greedy, with a cache, in batches of rows of like length |
 
 Two forms:
 - `released`: as the released iLoRA does it. Each expert's numbers go through B before they are weighed ([B,S,E,out]); attention mask; logits of
-  all places (labels given to the model); AdamW as PyTorch makes it by default.
+  all places (labels given to the model); AdamW as PyTorch makes it by default; decoding to 64 tokens, since the released training knows no end.
 - `lean`: what somebody who looks for speed writes in an hour. Inner numbers are weighed; no mask, since pads stand behind; logits of the places
-  with a target alone; fused AdamW.
+  with a target alone; fused AdamW; a batch of answers ends with its longest title, as if every answer were right.
+`--new N` decodes so many tokens in either form, 0 to the longest title of the batch.
 
 Both train without the scoring head that our side trains as well, and neither grounds its answers in the catalogue: less work than ours.
 One JSON line comes out.
@@ -158,7 +159,7 @@ class Peer:
         import torch
         from transformers import DynamicCache
         batch = self.batch(rows, left=True, answers=False)
-        mask, new = batch["mask"], max(len(row["answer"]) for row in rows)
+        mask, new = batch["mask"], self.new or max(len(row["answer"]) for row in rows)
         cache, out = DynamicCache(config=self.model.config), []
         inputs = {"inputs_embeds": self.embed(batch)}
         positions = (mask.cumsum(1) - 1).clamp_min(0)
@@ -194,6 +195,7 @@ def inner(args):
     transformers.utils.logging.disable_progress_bar()
     load = float(Path("/proc/loadavg").read_text().split()[0])
     peer = Peer(json.loads((args.folder / f"{args.shape}.json").read_text()), args.form)
+    peer.new = {"released": 64, "lean": 0}[args.form] if args.new is None else args.new
     measured = peer.train() if args.work == "train" else peer.export(args.rows)
     result = {"work": args.work, "who": "peer", "form": args.form, "shape": args.shape, "threads": args.threads, "load": load,
               "torch": torch.__version__, "transformers": transformers.__version__,
@@ -209,6 +211,7 @@ def main():
     cli.add_argument("--form", choices=FORMS, default="released")
     cli.add_argument("--threads", type=int, default=1)
     cli.add_argument("--rows", type=int, default=0, help="export so many of the rows, an even sample; 0: all")
+    cli.add_argument("--new", type=int, help="tokens of an answer")
     cli.add_argument("--inner", action="store_true", help=argparse.SUPPRESS)
     args = cli.parse_args()
     if args.inner:

@@ -210,7 +210,8 @@ impl<'a> Bench<'a> {
         let options = &self.config.export;
         let index = TargetIndex::new(&self.dataset.train);
         let numbers = self.numbers(&index, n);
-        let settings = RankSettings { template: 0, mode: PromptMode::Hybrid, batch: PROMPTS };
+        let settings =
+            RankSettings { template: 0, mode: PromptMode::Hybrid, batch: self.config.eval.batch_size.min(PROMPTS) };
         let rule = ListRule {
             top_n: options.top_n,
             exclude_history: options.exclude_history,
@@ -228,7 +229,9 @@ impl<'a> Bench<'a> {
             let _ = maker.make(&scores, batch)?;
         }
         let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
-        Ok(json!({ "seconds": seconds, "cpu_seconds": cpu, "rows": numbers.len(), "rows_per_s": numbers.len() as f64 / seconds }))
+        Ok(
+            json!({ "seconds": seconds, "cpu_seconds": cpu, "rows": numbers.len(), "rows_per_s": numbers.len() as f64 / seconds }),
+        )
     }
 
     /// Writes what the peer computes on.
@@ -311,8 +314,7 @@ impl Recorder<'_> {
                 continue;
             }
             at += made.len();
-            let targets =
-                told[at..].iter().map_while(|t| if let Told::Answer(item) = t { Some(*item) } else { None });
+            let targets = told[at..].iter().map_while(|t| if let Told::Answer(item) = t { Some(*item) } else { None });
             batches.push(made.iter().map(|made| (*made).clone()).zip(targets).collect());
         }
         batches

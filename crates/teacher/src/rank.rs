@@ -66,10 +66,8 @@ impl<'a> Ranker<'a> {
     pub fn encode(&self, histories: &[&[u32]]) -> Result<Tensor> {
         let RankSettings { template, mode, batch } = self.settings;
         let states = self.encoder.states(histories, &mut |_| Ok(()))?;
-        let prompted: Vec<Prompted> = histories
-            .iter()
-            .map(|history| self.prompts.open(history, template, mode))
-            .collect::<Result<_>>()?;
+        let prompted: Vec<Prompted> =
+            histories.iter().map(|history| self.prompts.open(history, template, mode)).collect::<Result<_>>()?;
         let mut order: Vec<usize> = (0..histories.len()).collect();
         order.sort_by_key(|&i| prompted[i].ids.len());
         let mut parts = Vec::new();

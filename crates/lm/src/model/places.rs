@@ -58,7 +58,8 @@ impl<'a> Places<'a> {
             queries.extend(std::iter::repeat_n(0, missing));
             positions.extend(std::iter::repeat_n(0, missing));
         }
-        let on_device = |list: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(list)?.f_to_device(like.device())?) };
+        let on_device =
+            |list: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(list)?.f_to_device(like.device())?) };
         let rows: Vec<i64> = flat.iter().map(|place| place / s).collect();
         let size = [b, w as i64];
         let (rotation, visible) = no_grad(|| -> Result<_> {
