@@ -124,7 +124,6 @@ fn prepare(config: &TeacherRunConfig, run: &mut Run) -> Result<(Device, Dataset)
 
 /// How the head's prompts are made.
 fn settings(config: &TeacherRunConfig) -> RankSettings {
-    let teacher = &config.teacher;
     RankSettings { template: 0, mode: config.mode(), batch: config.eval.batch_size.min(PROMPTS) }
 }
 
