@@ -77,10 +77,11 @@ fn states_dropout_and_gradients_are_those_of_the_whole_pass() {
             for (i, (got, want)) in grads(&got).iter().zip(&grads(&want)).enumerate() {
                 assert_eq!(got.defined(), want.defined(), "{case}: gradient {i}");
                 if want.defined() {
+                    // Sums of products of other sizes, through a whole model.
                     let largest = want.abs().max().double_value(&[]);
                     let off = (got - want).abs().max().double_value(&[]);
                     assert!(
-                        off <= 1e-5 * largest.max(1e-3),
+                        off <= 5e-5 * largest.max(1e-3),
                         "{case} {places:?}: gradient {i} is off by {off} of {largest}"
                     );
                 }
