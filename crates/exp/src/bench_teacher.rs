@@ -158,7 +158,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Trains for some steps; also gives the micro-batches, each row with its target.
-    fn train(&self, steps: u64) -> Result<(Value, Vec<Vec<(Made, u32)>>)> {
+    fn train(&self, steps: u64) -> Result<(Value, Batches)> {
         let mut teacher = self.config.teacher.clone();
         let train = &mut teacher.train;
         (train.max_steps, train.valid_every, train.checkpoint.every_steps) = (Some(WARM + steps), 0, 0);
@@ -290,6 +290,9 @@ enum Told {
     Answer(u32),
 }
 
+/// Micro-batches, each row with its target.
+type Batches = Vec<Vec<(Made, u32)>>;
+
 /// Prompts that remember what they were asked for.
 struct Recorder<'a> {
     prompts: &'a Prompts,
@@ -302,7 +305,7 @@ impl Recorder<'_> {
     }
 
     /// A step asks for its prompts and then, in their order, for the answers: one micro-batch a step.
-    fn batches(&self) -> Vec<Vec<(Made, u32)>> {
+    fn batches(&self) -> Batches {
         let told = self.told.borrow();
         let mut batches = Vec::new();
         let mut at = 0;
