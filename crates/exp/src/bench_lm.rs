@@ -32,7 +32,10 @@ const NEW: usize = 48;
 /// Wrong arguments, a folder that cannot be loaded, or whatever the work meets.
 pub fn line(args: &[String]) -> Result<String> {
     let [work, shape, dtype, folder, rest @ ..] = args else {
-        bail!("bench-lm WORK SHAPE DTYPE FOLDER [REPEATS] [THREADS] [ROWS] [LENGTH]; WORK is one of {}", WORKS.join(", "))
+        bail!(
+            "bench-lm WORK SHAPE DTYPE FOLDER [REPEATS] [THREADS] [ROWS] [LENGTH]; WORK is one of {}",
+            WORKS.join(", ")
+        )
     };
     let kind = match dtype.as_str() {
         "f32" => Kind::Float,

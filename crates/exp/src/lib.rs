@@ -2,6 +2,7 @@
 
 pub mod bench_lm;
 pub mod bench_student;
+pub mod bench_teacher;
 pub mod bundles;
 pub mod compose;
 pub mod doctor;

@@ -82,6 +82,13 @@ impl Visible {
 }
 
 impl Visible {
+    /// The keys up to each query's own place: `positions` `[B,1,W,1]` of queries to `s` keys.
+    pub(crate) fn up_to(positions: &Tensor, s: i64, kind: Kind) -> Result<Self> {
+        let keys = Tensor::f_arange(s, (Kind::Int64, positions.device()))?;
+        let hidden = keys.f_gt_tensor(positions)?; // [B,1,W,S]
+        Ok(Self { mask: Mask::Added(added(&hidden, kind)?), last: None })
+    }
+
     /// What a single query adds to its scores, and how many of the last keys it sees; `None` where queries differ.
     pub(crate) fn added_only(&self) -> Option<(Option<&Tensor>, Option<i64>)> {
         match &self.mask {

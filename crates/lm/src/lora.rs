@@ -83,7 +83,10 @@ impl Lora {
         let kind = self.a.kind();
         let x = x.to_kind(kind);
         let x = match &pass.dropout {
-            Some(stream) if self.dropout > 0.0 => &x * stream.mask(&x, self.dropout),
+            Some(stream) if self.dropout > 0.0 => match pass.rows {
+                Some(rows) => &x * stream.mask_rows(&x, rows, self.dropout),
+                None => &x * stream.mask(&x, self.dropout),
+            },
             _ => x,
         };
         let inner = x.linear(&self.a, None::<&Tensor>); // [N, R]

@@ -4,6 +4,7 @@ mod build;
 mod checkpointing;
 mod forward;
 mod layer;
+mod places;
 
 use std::{fmt, fs, path::Path};
 

@@ -10,6 +10,9 @@ pub struct Pass<'a> {
     pub dropout: Option<DropoutStream>,
     /// Weight of each expert of a gated adapter for each row, `[B, E]`; without it gated adapters are an error to call.
     pub gate: Option<&'a Tensor>,
+    /// Where x is only some of the flat rows `[N,in]` of a layer's input: which ones, so that dropout drops what it would
+    /// drop there; [`Pass::gate`] then has a row for each. `None`: all.
+    pub rows: Option<&'a [i64]>,
     /// Leave all adapters out.
     pub base_only: bool,
     /// Recompute each layer's activations in the backward pass instead of keeping them.

@@ -21,6 +21,12 @@ impl Rotation {
         [&self.cos, &self.sin]
     }
 
+    /// Those of the positions `[B·W]` of queries, `[B,1,W,R]`, where this is the same for all rows.
+    pub(crate) fn of(&self, positions: &Tensor, [b, w]: [i64; 2]) -> Result<Self> {
+        let pick = |t: &Tensor| t.f_index_select(0, positions)?.f_view([b, 1, w, -1]);
+        Ok(Self { cos: pick(&self.cos)?, sin: pick(&self.sin)? })
+    }
+
     /// Turns x `[B,H,S,Dh]` to its positions.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let rotated = self.cos.size().last().copied().unwrap_or(0);

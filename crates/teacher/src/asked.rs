@@ -64,14 +64,13 @@ pub(crate) fn tokens(ids: &[i64]) -> Result<Vec<u32>> {
     ids.iter().map(id).collect()
 }
 
-/// The prompts without candidates for the newest items of each history.
+/// The prompts without candidates for each history.
 ///
 /// # Errors
 /// When one does not fit the context.
 pub(crate) fn open(prompts: &dyn PromptSource, histories: &[&[u32]], settings: &RankSettings) -> Result<Vec<Prompted>> {
-    let RankSettings { window, template, mode, .. } = *settings;
-    let newest = |history: &&[u32]| prompts.open(&history[history.len().saturating_sub(window)..], template, mode);
-    histories.iter().map(newest).collect()
+    let RankSettings { template, mode, .. } = *settings;
+    histories.iter().map(|history| prompts.open(history, template, mode)).collect()
 }
 
 /// What a batch gets: places of its prompts, their histories, the prompts; and one result for each.

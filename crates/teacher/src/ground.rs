@@ -2,12 +2,14 @@
 
 use anyo_core::{Batch, Error, Recommender, Result};
 use anyo_lm::{Causal, CausalLm, LmInput, Pass, Tokenizer};
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::{head::encode_titles, metric::matcher::first_line, rank::RankSettings, say::Speaker};
 
 /// Which state of the language model stands for a title.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TitleState {
     /// That of its last token, as BIGRec takes it.
     Last,

@@ -37,8 +37,8 @@ pub use metric::{
 };
 pub use model::{AddedTokens, Counts, Layout, Parts, Prepared, Sequence, Side, Teacher};
 pub use pipeline::{
-    BUNDLE_FOLDER, BuiltinRecipe, ChoiceConfig, EncoderRecipe, TEACHER_FILE, TeacherExport, TeacherRunConfig,
-    run_teacher,
+    BUNDLE_FOLDER, BuiltinRecipe, ChoiceConfig, EncoderRecipe, FirstRanker, GroundConfig, RankersConfig, RerankConfig,
+    TEACHER_FILE, TeacherExport, TeacherRunConfig, TeacherWay, added_tokens, builtin_texts, run_teacher,
 };
 pub use projector::Projector;
 pub use prompt::{

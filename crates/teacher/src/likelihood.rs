@@ -2,6 +2,7 @@
 
 use anyo_core::{Batch, Error, Recommender, Result};
 use anyo_lm::{Pass, generate::score_lists};
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::{
@@ -13,7 +14,8 @@ use crate::{
 };
 
 /// What a title's likelihood is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Likely {
     /// ln p of the whole answer: the probability that the teacher says this title. Long titles have less of it.
     Sum,

@@ -24,8 +24,6 @@ pub struct Ranker<'a> {
 /// How histories become prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RankSettings {
-    /// Newest items that a prompt shows.
-    pub window: usize,
     /// Which template.
     pub template: usize,
     /// Whether prompts carry item vectors.
@@ -66,12 +64,10 @@ impl<'a> Ranker<'a> {
     /// # Errors
     /// When a history does not fit the context or has an item outside the catalogue.
     pub fn encode(&self, histories: &[&[u32]]) -> Result<Tensor> {
-        let RankSettings { window, template, mode, batch } = self.settings;
+        let RankSettings { template, mode, batch } = self.settings;
         let states = self.encoder.states(histories, &mut |_| Ok(()))?;
-        let prompted: Vec<Prompted> = histories
-            .iter()
-            .map(|history| self.prompts.open(&history[history.len().saturating_sub(window)..], template, mode))
-            .collect::<Result<_>>()?;
+        let prompted: Vec<Prompted> =
+            histories.iter().map(|history| self.prompts.open(history, template, mode)).collect::<Result<_>>()?;
         let mut order: Vec<usize> = (0..histories.len()).collect();
         order.sort_by_key(|&i| prompted[i].ids.len());
         let mut parts = Vec::new();

@@ -32,11 +32,13 @@ pub struct Prompted {
 }
 
 /// Where the training loop, the rankers and the export get their prompts from.
+///
+/// Histories come whole, oldest item first; how many of the newest a prompt shows is the source's own matter.
 pub trait PromptSource {
     /// Number of templates; template indices lie below.
     fn n_templates(&self) -> usize;
 
-    /// A prompt that lists candidates, one of which is to be named. The history comes oldest first.
+    /// A prompt that lists candidates, one of which is to be named.
     ///
     /// # Errors
     /// When even one history item and all candidates do not fit the context.

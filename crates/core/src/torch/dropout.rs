@@ -8,7 +8,7 @@ use super::raw;
 use crate::{best_of_machine, parallel};
 
 /// The dropout masks of one training step: the n-th call of a step always gets the same one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct DropoutStream {
     seed: u64,
     calls: Cell<u64>,
@@ -26,14 +26,46 @@ impl DropoutStream {
     /// On the CPU the kept share is rounded to a multiple of 2^-16. Elsewhere libtorch's generator draws, seeded anew
     /// for each mask.
     pub fn mask(&self, like: &Tensor, p: f64) -> Tensor {
-        let call = self.calls.replace(self.calls.get() + 1);
-        let seed = mix(self.seed ^ mix(call));
+        let seed = self.next();
         let _guard = tch::no_grad_guard();
         if like.device() == Device::Cpu {
             let mut mask = Tensor::empty(like.size(), (Kind::Float, Device::Cpu));
             fill(&mut mask, seed, p);
             return mask.to_kind(like.kind());
         }
+        Self::drawn(like, seed, p)
+    }
+
+    /// As [`DropoutStream::mask`] where `like` `[P,D]` is only the rows `rows` of a matrix: on the CPU the mask's rows are
+    /// those that the whole matrix would get.
+    pub fn mask_rows(&self, like: &Tensor, rows: &[i64], p: f64) -> Tensor {
+        let seed = self.next();
+        let _guard = tch::no_grad_guard();
+        if like.device() != Device::Cpu {
+            return Self::drawn(like, seed, p);
+        }
+        let mut mask = Tensor::empty(like.size(), (Kind::Float, Device::Cpu));
+        let width = mask.numel() / rows.len().max(1);
+        let (threshold, scale) = kept(p);
+        let mut buffer = Vec::new();
+        for (own, &row) in raw::slice_mut(&mut mask).chunks_mut(width.max(1)).zip(rows) {
+            // Hashes decide blocks of elements, which may begin in the row before.
+            let start = row as u64 * width as u64;
+            let before = (start % BLOCK as u64) as usize;
+            buffer.resize(before + width, 0.0);
+            fill_chunk(&mut buffer, seed, start - before as u64, threshold, scale);
+            own.copy_from_slice(&buffer[before..]);
+        }
+        mask.to_kind(like.kind())
+    }
+
+    /// The seed of the next mask.
+    fn next(&self) -> u64 {
+        let call = self.calls.replace(self.calls.get() + 1);
+        mix(self.seed ^ mix(call))
+    }
+
+    fn drawn(like: &Tensor, seed: u64, p: f64) -> Tensor {
         // The global generator's earlier state does not matter.
         tch::manual_seed(seed as i64);
         Tensor::full(like.size(), 1.0 - p, (like.kind(), like.device())).bernoulli() / (1.0 - p)
@@ -60,14 +92,20 @@ fn mix(x: u64) -> u64 {
 
 fn fill(mask: &mut Tensor, seed: u64, p: f64) {
     const CHUNK: usize = 1 << 14;
-    // The kept share is a multiple of 2^-16, and the scale uses that exact share.
-    let threshold = (((1.0 - p) * 65536.0).round() as u32).max(1);
-    let scale = 65536.0 / threshold as f32;
+    let (threshold, scale) = kept(p);
     parallel::for_each_chunk(raw::slice_mut(mask), CHUNK, |part, chunk| {
         fill_chunk(chunk, seed, (part * CHUNK) as u64, threshold, scale)
     });
 }
 
+/// The kept share in multiples of 2^-16, and the scale for that exact share.
+fn kept(p: f64) -> (u32, f32) {
+    let threshold = (((1.0 - p) * 65536.0).round() as u32).max(1);
+    (threshold, 65536.0 / threshold as f32)
+}
+
+/// Elements of a block.
+const BLOCK: usize = 2 * LANES;
 /// Lanes of one vector: each hash of 32 bits decides two elements.
 const LANES: usize = 8;
 
@@ -78,7 +116,7 @@ best_of_machine! {
         // Beyond 2^33 elements the hashes' numbers overflow into the key.
         let (low, high) = (seed as u32, (seed >> 32) as u32 ^ (start >> 33) as u32);
         let first = (start / 2) as u32;
-        for (i, block) in chunk.chunks_mut(2 * LANES).enumerate() {
+        for (i, block) in chunk.chunks_mut(BLOCK).enumerate() {
             let base = first.wrapping_add((i * LANES) as u32);
             let mut hash = [0u32; LANES];
             for (j, h) in hash.iter_mut().enumerate() {
@@ -89,7 +127,7 @@ best_of_machine! {
                 x = (x ^ (x >> 16)).wrapping_mul(0x85eb_ca6b);
                 *h = x ^ (x >> 15);
             }
-            let mut out = [0f32; 2 * LANES];
+            let mut out = [0f32; BLOCK];
             let (left, right) = out.split_at_mut(LANES);
             for j in 0..LANES {
                 left[j] = if (hash[j] & 0xffff) < threshold { scale } else { 0.0 };
@@ -131,6 +169,21 @@ mod tests {
         let half = DropoutStream::new(7).mask(&x.to_kind(Kind::BFloat16), 0.5);
         assert_eq!((half.kind(), half.size()), (Kind::BFloat16, x.size()));
         assert_eq!(DropoutStream::new(7).mask(&Tensor::empty([0, 3], (Kind::Float, Device::Cpu)), 0.5).size(), [0, 3]);
+    }
+
+    #[test]
+    fn some_rows_get_the_masks_of_the_whole() {
+        for (width, p) in [(16, 0.5), (352, 0.05), (7, 0.3)] {
+            let x = Tensor::ones([40, width], (Kind::Float, Device::Cpu));
+            let rows = [3i64, 39, 0, 17];
+            let (whole, some) = (DropoutStream::new(5), DropoutStream::new(5));
+            for _ in 0..2 {
+                let picked = x.index_select(0, &Tensor::from_slice(&rows));
+                let want = whole.mask(&x, p).index_select(0, &Tensor::from_slice(&rows));
+                assert_eq!(some.mask_rows(&picked, &rows, p), want, "{width}");
+            }
+            assert_eq!(whole.position(), some.position());
+        }
     }
 
     #[test]

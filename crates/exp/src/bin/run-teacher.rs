@@ -21,6 +21,7 @@ fn main() -> ExitCode {
             "teacher.train.log_every",
             "threads",
             "data",
+            "rankers",
             "choice",
             "export",
         ],

@@ -102,11 +102,30 @@ fn a_teacher_is_trained_measured_exported_and_resumed() {
 #[test]
 fn controls_run_and_the_japanese_wording_composes() {
     let project = Project::new();
-    let told = small(&project, &["teacher=lora", "run.dir=result/lora", "export.rows=15", "choice.rows=0"]).done();
-    assert!(told.out.contains("lora"), "{}", told.out);
+    // Every way of ranking stands in the table; with all items of the catalogue reranking is ranking by likelihood.
+    let ways = ["rankers.also=[likelihood,rerank,ground]", "rankers.rows=0", "rankers.rerank.top_k=60"];
+    let lora = ["teacher=lora", "run.dir=result/lora", "export.rows=15", "choice.rows=0"];
+    let told = small(&project, &[&lora[..], &ways].concat()).done();
+    let compare = project.json("result/lora/metrics/compare.json");
+    for name in ["lora", "lora likelihood", "lora rerank", "lora ground", "encoder sasrec_dllm2rec", "popularity"] {
+        assert!(told.out.contains(name) && compare[name]["ndcg@10"].is_number(), "{name}: {} {compare}", told.out);
+    }
+    assert_eq!(compare["lora rerank"]["ndcg@20"], compare["lora likelihood"]["ndcg@20"]);
+    assert_ne!(compare["lora rerank"]["mrr"], compare["lora"]["mrr"]);
+    let report = project.json("result/lora/metrics/rankers.json");
+    assert!(report["all_test_rows"].as_bool() == Some(true) && report["compare"] == compare, "{report}");
+    assert!(report["ways"]["lora ground"]["empty_answers"].is_number(), "{report}");
     let bundle = Bundle::open(&project.at("result/lora/bundle"), None).unwrap();
     assert_eq!(bundle.n_labelled(), 15);
-    let zero = ["teacher=zeroshot", "run.dir=result/zero", "teacher/prompt=generic_ja"];
+    // A sample has a table of its own; reordering the best one item changes nothing.
+    let zero = [
+        "teacher=zeroshot",
+        "run.dir=result/zero",
+        "teacher/prompt=generic_ja",
+        "rankers.also=[rerank]",
+        "rankers.rows=15",
+        "rankers.rerank={first: encoder, top_k: 1}",
+    ];
     let words = [
         &SMALL.iter().copied().filter(|w| !w.starts_with("teacher.train.")).collect::<Vec<_>>()[..],
         &zero,
@@ -115,6 +134,11 @@ fn controls_run_and_the_japanese_wording_composes() {
     let told = run(&project, &words.concat()).done();
     assert!(told.out.contains("encoder sasrec_dllm2rec") && told.out.contains("HR@1"), "{}", told.out);
     assert!(told.err.contains("no bundle: "), "{}", told.err);
+    let report = project.json("result/zero/metrics/rankers.json");
+    assert!(report["rows"] == 15 && report["all_test_rows"] == false, "{report}");
+    let compare = &report["compare"];
+    assert_eq!(compare["zeroshot rerank"]["mrr"], compare["encoder sasrec_dllm2rec"]["mrr"]);
+    assert!(compare["zeroshot rerank"]["mrr"].is_number() && told.out.contains("15 test rows drawn"), "{}", told.out);
 }
 
 #[test]
@@ -125,6 +149,12 @@ fn bad_requests_are_told_before_anything_is_trained() {
         .failed(1, &["encoder.student: `item_knn` has no states", "hint: "]);
     small(&project, &["export.top_n=61"]).failed(1, &["export.top_n", "wanted 1 to 60"]);
     small(&project, &["teacher.gate.experts=3"]).failed(2, &["teacher.lora.rank", "multiple of 3 experts"]);
+    small(&project, &["rankers.also=[rerank,rerank]"]).failed(2, &["rankers.also", "`rerank` is named twice"]);
+    small(&project, &["rankers.rerank.top_k=0"]).failed(2, &["rankers.rerank.top_k", "wanted at least 1, got 0"]);
+    small(&project, &["rankers.batch=0"]).failed(2, &["rankers.batch", "wanted at least 1, got 0"]);
+    run(&project, &["teacher=zeroshot", "rankers.also=[rerank]"])
+        .failed(2, &["rankers.rerank.first", "needs a teacher with a scoring head", "rankers.rerank.first=encoder"]);
+    small(&project, &["rankers.also=[guess]"]).failed(2, &["rankers.also", "likelihood"]);
     small(&project, &["encoder.train.batch_size=0"]).failed(2, &["encoder.train.batch_size"]);
     small(&project, &["builtin.model.seq_len=64"])
         .failed(1, &["does not fit the context of 64", "hint: use a longer context"]);

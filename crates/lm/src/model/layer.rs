@@ -89,6 +89,11 @@ impl Layer {
         pass: &Pass<'_>,
     ) -> Result<Tensor> {
         let x = self.attention(x, &self.input_norm.forward(x)?, shared, cache, pass)?;
+        self.mlp(x, pass)
+    }
+
+    /// x `[B,S,D]` plus what the MLP makes of it.
+    pub(super) fn mlp(&self, x: Tensor, pass: &Pass<'_>) -> Result<Tensor> {
         let inside = self.post_norm.forward(&x)?;
         let (gate, up) = match &self.gate_up {
             GateUp::Split(gate, up) => Linear::forward_each([gate, up], &inside, pass).into(),

@@ -237,6 +237,20 @@ impl Teacher {
         Ok(hidden.f_reshape([-1, self.lm.config().hidden_size as i64])?)
     }
 
+    /// [`Teacher::states`] at the flat places `places` (row · S + position) alone, `[P,D]`: the same up to rounding, for less.
+    ///
+    /// # Errors
+    /// As [`Teacher::states`], and when a place is outside the batch.
+    pub fn states_at(
+        &self,
+        prepared: &Prepared,
+        gate: Option<&Tensor>,
+        dropout: Option<DropoutStream>,
+        places: &[i64],
+    ) -> Result<Tensor> {
+        self.lm.hidden_at(&prepared.input, places, &Pass { dropout, gate, ..Pass::default() })
+    }
+
     /// State at the last prompt token of each row `[B,D]`, without gradients: what the head scores.
     ///
     /// # Errors
@@ -244,8 +258,7 @@ impl Teacher {
     pub fn last_states(&self, rows: &[Sequence<'_>], gate: Option<&Tensor>) -> Result<Tensor> {
         no_grad(|| {
             let prepared = self.prepare(rows, Side::Right)?;
-            let states = self.states(&prepared, gate, None)?;
-            Ok(states.f_index_select(0, &self.places(&prepared.layout.last)?)?)
+            self.states_at(&prepared, gate, None, &prepared.layout.last)
         })
     }
 

@@ -14,7 +14,7 @@ use anyo_lm::builtin::BuiltinConfig;
 use anyo_student::{TrainConfig, config::StudentConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::{config::TeacherConfig, tokens::PromptMode};
+use crate::{config::TeacherConfig, ground::TitleState, likelihood::Likely, tokens::PromptMode};
 
 /// Everything that `run-teacher` reads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ pub struct TeacherRunConfig {
     pub data: DataConfig,
     /// How the whole catalogue is ranked and measured.
     pub eval: EvalConfig,
+    /// Further ways to rank the test rows with the teacher.
+    pub rankers: RankersConfig,
     /// The questions with candidates.
     pub choice: ChoiceConfig,
     /// Rows beside the teacher, by name; popularity and the encoder are always there.
@@ -68,6 +70,75 @@ pub struct BuiltinRecipe {
     pub cache: PathBuf,
     /// Sizes and training.
     pub model: BuiltinConfig,
+}
+
+/// `rankers:`, ways beside the scoring head, each a row of the comparison. The bundle's lists are the head's alone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RankersConfig {
+    /// Which ways; none by default.
+    pub also: Vec<TeacherWay>,
+    /// Rank so many test rows drawn once, in a table of their own; 0 ranks all.
+    pub rows: usize,
+    /// Prompts, and titles, in one forward pass.
+    pub batch: usize,
+    /// What a title's likelihood is, for itself and for reranking.
+    pub likely: Likely,
+    /// Reranking.
+    pub rerank: RerankConfig,
+    /// Grounding.
+    pub ground: GroundConfig,
+}
+
+/// A way to rank the catalogue with a teacher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TeacherWay {
+    /// Log-likelihood of every title: for small catalogues.
+    Likelihood,
+    /// The best of another ranker in the order of their titles' likelihood.
+    Rerank,
+    /// Distance of every title to a generated answer (BIGRec).
+    Ground,
+}
+
+impl TeacherWay {
+    /// Its name in configurations and tables.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Likelihood => "likelihood",
+            Self::Rerank => "rerank",
+            Self::Ground => "ground",
+        }
+    }
+}
+
+/// Whose best items are reranked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstRanker {
+    /// The scoring head's.
+    Head,
+    /// The frozen encoder's.
+    Encoder,
+}
+
+/// `rankers.rerank:`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RerankConfig {
+    /// Whose.
+    pub first: FirstRanker,
+    /// How many.
+    pub top_k: usize,
+}
+
+/// `rankers.ground:`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroundConfig {
+    /// Which state stands for a title.
+    pub state: TitleState,
 }
 
 /// `choice:`, asking which of some candidates comes next.
@@ -145,6 +216,8 @@ impl Check for TeacherRunConfig {
         }
         let sizes = [
             ("choice.batch", self.choice.batch),
+            ("rankers.batch", self.rankers.batch),
+            ("rankers.rerank.top_k", self.rankers.rerank.top_k),
             ("export.top_n", self.export.top_n),
             ("export.part_rows", self.export.part_rows),
         ];
@@ -152,6 +225,18 @@ impl Check for TeacherRunConfig {
             if value == 0 {
                 list.push(Problem::new(key, "wanted at least 1, got 0"));
             }
+        }
+        let RankersConfig { also, rerank, .. } = &self.rankers;
+        for (i, way) in also.iter().enumerate() {
+            if also[..i].contains(way) {
+                list.push(Problem::new("rankers.also", format!("`{}` is named twice", way.name())));
+            }
+        }
+        let needs_head = also.contains(&TeacherWay::Rerank) && rerank.first == FirstRanker::Head;
+        if needs_head && self.teacher.head.is_none() {
+            let hint = Some("write rankers.rerank.first=encoder".to_owned());
+            let message = "`head` needs a teacher with a scoring head, and teacher.head is null";
+            list.push(Problem { hint, ..Problem::new("rankers.rerank.first", message) });
         }
         if self.export.rows == Some(0) {
             let hint = Some("write export.rows=null for all, export.enabled=false for no bundle".to_owned());

@@ -91,7 +91,7 @@ fn trained_on_the_spot(config: &TeacherRunConfig, dataset: &Dataset, device: Dev
 
 /// What the built-in model reads: every title, training histories as running text, and the wordings filled with training
 /// histories but never with an answer. Validation and test rows are not read.
-fn texts(dataset: &Dataset, prompts: &PromptConfig, histories: usize, seed: u64) -> Vec<String> {
+pub fn texts(dataset: &Dataset, prompts: &PromptConfig, histories: usize, seed: u64) -> Vec<String> {
     let title = |item: u32| dataset.items[item as usize].title.as_str();
     let mut texts: Vec<String> = dataset.items.iter().map(|item| item.title.clone()).collect();
     let rows: Vec<usize> = (0..dataset.train.len()).filter(|&row| dataset.train.items(row).len() > 1).collect();

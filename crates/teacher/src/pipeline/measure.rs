@@ -10,7 +10,7 @@ use anyo_lm::Tokenizer;
 use anyo_student::{baseline, baselines::PopularityConfig, config::StudentConfig};
 use serde_json::json;
 
-use super::config::TeacherRunConfig;
+use super::{config::TeacherRunConfig, rankers};
 use crate::{
     answers::evaluate_choices,
     candidates::{Candidates, Draw},
@@ -33,8 +33,13 @@ pub(super) struct Measured<'a> {
 }
 
 /// Ranks the test rows with the teacher, its encoder, popularity and the configured baselines, and writes the figures.
-/// Without a scoring head only the others are ranked.
-pub(super) fn catalogue(parts: &Measured<'_>, ranker: Option<&Ranker<'_>>, run: &mut Run) -> Result<()> {
+/// Without a scoring head only the others and the further ways of `rankers` are ranked.
+pub(super) fn catalogue(
+    parts: &Measured<'_>,
+    teacher: &Teacher,
+    ranker: Option<&Ranker<'_>>,
+    run: &mut Run,
+) -> Result<()> {
     let Measured { config, dataset, encoder, .. } = *parts;
     let rank = |model: &dyn Recommender, rows: &Rows| evaluate(model, rows, dataset, &config.eval, config.seed);
     let mut comparison = Comparison::new();
@@ -43,10 +48,26 @@ pub(super) fn catalogue(parts: &Measured<'_>, ranker: Option<&Ranker<'_>>, run: 
         valid = Some(rank(ranker, &dataset.valid)?);
         comparison.push(config.teacher.name.clone(), rank(ranker, &dataset.test)?);
     }
+    let ways = rankers::measure(parts, teacher, ranker, run)?;
+    let further = !ways.found.is_empty();
+    // Figures of a sample stand beside others of the same rows.
+    let mut sampled = Comparison::new();
+    if let Some(ranker) = ranker.filter(|_| further && !ways.all) {
+        sampled.push(config.teacher.name.clone(), rank(ranker, &ways.rows)?);
+    }
+    for (name, found) in &ways.found {
+        if ways.all { &mut comparison } else { &mut sampled }.push(name.clone(), found.clone());
+    }
     comparison.push(format!("encoder {}", encoder.name()), rank(encoder, &dataset.test)?);
+    if further && !ways.all {
+        sampled.push(format!("encoder {}", encoder.name()), rank(encoder, &ways.rows)?);
+    }
     let popularity = ("popularity".to_owned(), StudentConfig::Popularity(PopularityConfig {}));
     for (name, other) in std::iter::once(popularity).chain(config.baselines.clone()) {
         if let Some(model) = baseline(&other, dataset) {
+            if further && !ways.all {
+                sampled.push(name.clone(), rank(model.as_ref(), &ways.rows)?);
+            }
             comparison.push(name, rank(model.as_ref(), &dataset.test)?);
         }
     }
@@ -62,6 +83,13 @@ pub(super) fn catalogue(parts: &Measured<'_>, ranker: Option<&Ranker<'_>>, run: 
     run.write_json("metrics/compare_buckets.json", &buckets)?;
     run.write_json("metrics/compare.json", &comparison.to_json())?;
     run.print(&comparison.to_table(columns()));
+    if further {
+        ways.write(&config.rankers, if ways.all { &comparison } else { &sampled }, run)?;
+    }
+    if further && !ways.all {
+        run.print(&format!("{} test rows drawn for further ways of the teacher:\n", ways.rows.len()));
+        run.print(&sampled.to_table(columns()));
+    }
     Ok(())
 }
 

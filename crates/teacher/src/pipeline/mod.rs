@@ -5,6 +5,7 @@ mod encoder;
 mod export;
 mod language;
 mod measure;
+mod rankers;
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -14,7 +15,13 @@ use anyo_student::{Prepare, RunWatch};
 use serde_json::json;
 use tch::{Device, Tensor};
 
-pub use self::config::{BuiltinRecipe, ChoiceConfig, EncoderRecipe, TeacherExport, TeacherRunConfig};
+pub use self::{
+    config::{
+        BuiltinRecipe, ChoiceConfig, EncoderRecipe, FirstRanker, GroundConfig, RankersConfig, RerankConfig,
+        TeacherExport, TeacherRunConfig, TeacherWay,
+    },
+    language::texts as builtin_texts,
+};
 use crate::{
     candidates::{Candidates, Draw},
     head::title_features,
@@ -77,7 +84,7 @@ pub fn run_teacher(config: &TeacherRunConfig, run: &mut Run) -> Result<()> {
         Some(_) => Some(Ranker::new(&teacher, &encoder, &prompts, settings(config))?),
         None => None,
     };
-    measure::catalogue(&parts, ranker.as_ref(), run)?;
+    measure::catalogue(&parts, &teacher, ranker.as_ref(), run)?;
     measure::choices(&parts, &candidates, &teacher, run)?;
     let exported = match &ranker {
         Some(ranker) if config.export.enabled => Some(export::bundle(&parts, ranker, run)?),
@@ -118,19 +125,14 @@ fn prepare(config: &TeacherRunConfig, run: &mut Run) -> Result<(Device, Dataset)
 
 /// How the head's prompts are made.
 fn settings(config: &TeacherRunConfig) -> RankSettings {
-    let teacher = &config.teacher;
-    RankSettings {
-        window: teacher.prompt.window,
-        template: 0,
-        mode: config.mode(),
-        batch: config.eval.batch_size.min(PROMPTS),
-    }
+    RankSettings { template: 0, mode: config.mode(), batch: config.eval.batch_size.min(PROMPTS) }
 }
 
 /// Prompts in one forward pass at most: more do not make a CPU faster, and a GPU has enough to do with them.
 const PROMPTS: usize = 64;
 
-fn added_tokens(prompts: &Prompts, tokenizer: &Tokenizer) -> AddedTokens {
+/// The tokens that these prompts need beyond the language model's own.
+pub fn added_tokens(prompts: &Prompts, tokenizer: &Tokenizer) -> AddedTokens {
     let markers = prompts.markers();
     let count = markers.added.len();
     AddedTokens {

@@ -331,7 +331,7 @@ impl<'a> Trainer<'a> {
             _ => PromptMode::Hybrid,
         };
         let batch = config.train.batch_size * 2;
-        let settings = RankSettings { window: config.prompt.window, template: 0, mode, batch };
+        let settings = RankSettings { template: 0, mode, batch };
         let ranker = Ranker::new(self.teacher, encoder, prompts, settings)?;
         let evaluation = evaluate(&ranker, &self.valid, dataset, &eval.for_selection(), seed)?;
         Ok(evaluation.summary.estimates.iter().map(|e| (e.key.clone(), e.value)).collect())

@@ -9,7 +9,7 @@ use anyo_core::{
 };
 use anyo_lm::{
     Causal, DropoutStream, Pass,
-    train::{CrossEntropy, HeadWeight, TokenLoss},
+    train::{CrossEntropy, HeadWeight, IGNORE, TokenLoss},
 };
 use tch::{Kind, Tensor};
 
@@ -133,6 +133,16 @@ struct Work<'a> {
     head_seed: u64,
 }
 
+/// Places with a target, and the last of each prompt where the head ranks.
+struct Wanted {
+    /// Flat places `[P]`, ascending.
+    places: Vec<i64>,
+    /// Their targets, [`IGNORE`] where none.
+    targets: Vec<i64>,
+    /// Which of them are the last of a prompt `[B]`; empty where the head has nothing to do.
+    last: Vec<i64>,
+}
+
 /// The loss's share of the step's mean, and the gradient of each trainable weight times the number of micro-batches, as
 /// [`Gradients`] wants the means of equally large parts.
 type Found = (f64, Vec<Option<Tensor>>);
@@ -144,8 +154,9 @@ impl Work<'_> {
 
     /// Everything recorded by autograd.
     fn plain(&self, gate: Option<&Tensor>, stream: DropoutStream, sums: &mut Sums) -> Result<Found> {
-        let states = self.teacher.states(self.prepared, gate, Some(stream))?; // [B·S,D]
-        let (mut loss, mut roots) = self.losses(&states, sums)?;
+        let wanted = self.wanted();
+        let states = self.teacher.states_at(self.prepared, gate, Some(stream), &wanted.places)?; // [P,D]
+        let (mut loss, mut roots) = self.losses(&states, &wanted, sums)?;
         self.balance(gate, &mut loss, &mut roots, sums)?;
         Ok((loss, backward(&roots, &self.inputs())?))
     }
@@ -159,7 +170,9 @@ impl Work<'_> {
         let saved = lm.forward_checkpointed(&self.prepared.input, &pass)?;
         let width = lm.config().hidden_size as i64;
         let hidden = saved.hidden.shallow_clone();
-        let (mut loss, roots) = self.losses(&hidden.f_reshape([-1, width])?, sums)?;
+        let wanted = self.wanted();
+        let states = hidden.f_reshape([-1, width])?.f_index_select(0, &self.teacher.places(&wanted.places)?)?;
+        let (mut loss, roots) = self.losses(&states, &wanted, sums)?;
         let inputs = self.inputs();
         let own = inputs.iter().chain([&hidden]).map(Tensor::shallow_clone).collect::<Vec<_>>();
         let mut grads = backward(&roots, &own)?;
@@ -187,14 +200,33 @@ impl Work<'_> {
         Ok((loss, grads))
     }
 
-    /// Both losses on states `[B·S,D]`: their share of the step's mean, and what to differentiate.
-    fn losses(&self, states: &Tensor, sums: &mut Sums) -> Result<(f64, Vec<Tensor>)> {
+    /// The places that a loss reads.
+    fn wanted(&self) -> Wanted {
+        let layout = &self.prepared.layout;
+        let ranks = self.teacher.head().is_some() && !self.micro.drawn.choice && self.weights.head > 0.0;
+        let mut wanted = Wanted { places: Vec::new(), targets: Vec::new(), last: Vec::new() };
+        for (place, &target) in (0i64..).zip(&layout.targets) {
+            // `last` ascends with the rows.
+            let is_last = ranks && layout.last.get(wanted.last.len()) == Some(&place);
+            if is_last {
+                wanted.last.push(wanted.places.len() as i64);
+            }
+            if is_last || target != IGNORE {
+                wanted.places.push(place);
+                wanted.targets.push(target);
+            }
+        }
+        wanted
+    }
+
+    /// Both losses on the states `[P,D]` of the wanted places: their share of the step's mean, and what to differentiate.
+    fn losses(&self, states: &Tensor, wanted: &Wanted, sums: &mut Sums) -> Result<(f64, Vec<Tensor>)> {
         let (layout, w) = (&self.prepared.layout, self.weights);
         let (mut loss, mut roots) = (0.0, Vec::new());
         if layout.n_targets > 0 && w.tokens > 0.0 {
             let weight = if self.micro.drawn.choice { 1.0 } else { w.open_lm };
             let scale = weight * w.n_micro / w.tokens;
-            let found = self.token_loss(states, &layout.targets, scale)?;
+            let found = self.token_loss(states, &wanted.targets, scale)?;
             let sum = found.sum.f_double_value(&[])?;
             loss += sum * weight / w.tokens;
             sums.lm_loss += sum;
@@ -202,7 +234,7 @@ impl Work<'_> {
             roots.push(found.surrogate(states, None)?.f_to_kind(Kind::Float)?);
         }
         if let Some(head) = self.teacher.head().filter(|_| !self.micro.drawn.choice && w.head > 0.0) {
-            let last = states.f_index_select(0, &self.teacher.places(&layout.last)?)?; // [B,D]
+            let last = states.f_index_select(0, &self.teacher.places(&wanted.last)?)?; // [B,D]
             let found = head.loss(&last, self.targets, w.head * w.n_micro / w.open_rows, self.head_seed)?;
             let sum = found.sum.f_double_value(&[])?;
             loss += sum * w.head / w.open_rows;

@@ -56,7 +56,7 @@ impl PromptCache {
         if let Some(prompt) = self.kept.get(&key) {
             return Ok(prompt.clone());
         }
-        let prompt = Rc::new(setup.prompts.open(shown(setup, rows.history(id as usize)), template, mode)?);
+        let prompt = Rc::new(setup.prompts.open(rows.history(id as usize), template, mode)?);
         let bytes = size_of::<(Key, Prompted)>() + 8 * prompt.ids.len() + 16 * prompt.marks.len();
         if let Some(left) = self.bytes_left.checked_sub(bytes) {
             self.bytes_left = left;
@@ -81,10 +81,5 @@ fn choice(
             format!("the {} candidates of training row {}/{} miss its target", candidates.len(), row.row, row.place);
         return Err(Error::invalid(message));
     }
-    setup.prompts.choice(shown(setup, history), &candidates, template, mode)
-}
-
-/// The newest items, which a prompt shows.
-fn shown<'a>(setup: &TeacherSetup<'_>, history: &'a [u32]) -> &'a [u32] {
-    &history[history.len().saturating_sub(setup.config.prompt.window)..]
+    setup.prompts.choice(history, &candidates, template, mode)
 }

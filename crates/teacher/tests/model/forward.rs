@@ -206,7 +206,7 @@ fn the_ranker_scores_rows_in_their_order() {
     let (encoder, prompts) = (encoder(), Prompts::new());
     let teacher = teacher(&config(), &encoder);
     randomise(&teacher, 0.3);
-    let settings = RankSettings { window: 5, template: 0, mode: PromptMode::Hybrid, batch: 2 };
+    let settings = RankSettings { template: 0, mode: PromptMode::Hybrid, batch: 2 };
     let ranker = Ranker::new(&teacher, &encoder, &prompts, settings).unwrap();
     let histories: [&[u32]; 4] = [&[1, 2, 3, 4, 5, 6, 7], &[8], &[9, 10, 11], &[12, 13]];
     let all = ranker.score(&Batch { users: &[0, 1, 2, 3], histories: &histories }).unwrap();

@@ -42,7 +42,7 @@ fn choice_accuracy(teacher: &Teacher, rows: &[(Vec<u32>, u32)]) -> f64 {
 
 fn worst_rank(teacher: &Teacher, rows: &[(Vec<u32>, u32)]) -> i64 {
     let (encoder, prompts) = (encoder(), Prompts::new());
-    let settings = RankSettings { window: 5, template: 0, mode: PromptMode::Hybrid, batch: 8 };
+    let settings = RankSettings { template: 0, mode: PromptMode::Hybrid, batch: 8 };
     let ranker = Ranker::new(teacher, &encoder, &prompts, settings).unwrap();
     let histories: Vec<&[u32]> = rows.iter().map(|(h, _)| h.as_slice()).collect();
     let scores = ranker.score(&Batch { users: &[0; 8], histories: &histories }).unwrap();

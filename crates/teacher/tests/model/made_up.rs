@@ -79,6 +79,9 @@ pub(crate) fn encoder() -> Encoder {
     Encoder::new(student, &config, "made up").unwrap()
 }
 
+/// Newest items of a history that a prompt shows.
+const WINDOW: usize = 5;
+
 /// Prompts: BOS, history titles with markers, for choices a bar and candidate titles with markers, a cue.
 pub(crate) struct Prompts {
     answers: Vec<Vec<i64>>,
@@ -104,7 +107,7 @@ impl Prompts {
     fn prompt(&self, history: &[u32], candidates: &[u32], template: usize, mode: PromptMode) -> Prompted {
         let markers = if mode == PromptMode::Hybrid { [HISTORY, CANDIDATE] } else { [PLAIN; 2] };
         let mut prompted = Prompted { ids: vec![1, 3 + template as i64], ..Prompted::default() };
-        self.titles(history, markers[0], &mut prompted);
+        self.titles(&history[history.len().saturating_sub(WINDOW)..], markers[0], &mut prompted);
         if !candidates.is_empty() {
             prompted.ids.push(6);
             self.titles(candidates, markers[1], &mut prompted);
@@ -372,5 +375,5 @@ fn prompt_config() -> anyo_teacher::PromptConfig {
     let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conf/teacher/prompt/generic.yaml");
     std::fs::copy(conf, folder.path().join("config.yaml")).unwrap();
     let config: anyo_teacher::PromptConfig = anyo_core::config::load_saved(folder.path()).unwrap();
-    anyo_teacher::PromptConfig { window: 5, ..config }
+    anyo_teacher::PromptConfig { window: WINDOW, ..config }
 }

@@ -19,7 +19,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 use super::made_up::{Recorder, apart, config, dataset, eval_config, lm_config, student};
 
 const TITLES: [&str; 8] = ["Alien", "Aliens", "Alien Nation", "Heat", "The Rock", "The Rocketeer", "Up", "Toy Story"];
-const HYBRID: RankSettings = RankSettings { window: 4, template: 0, mode: PromptMode::Hybrid, batch: 3 };
+const HYBRID: RankSettings = RankSettings { template: 0, mode: PromptMode::Hybrid, batch: 3 };
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/prompts/byte")
