@@ -14,18 +14,20 @@ def main():
             line = json.loads(text)
             if "rows_per_s" in line:
                 found[line["shape"], line["work"], line["form"]].append(line)
-    middle = lambda lines, key: median(line[key] for line in lines)
-    print(f"{'model':<10} {'work':<7} {'who':<9} {'rows/s':>9} {'tokens/s':>9} {'MB':>7}  ratio (goal)   runs, load")
+    middle = lambda lines, value: median(map(value, lines))
+    rate, busy = (lambda line: line["rows_per_s"]), (lambda line: line["rows"] / line["cpu_seconds"])
+    # processor seconds are what a busy machine changes least; with one thread and nobody else both ratios are the same
+    print(f"{'model':<10} {'work':<7} {'who':<9} {'rows/s':>8} {'rows/cpu-s':>10} {'MB':>6}  {'ratio (goal)':<20} {'by cpu-s':>8}  runs, load")
     for (shape, work, form), lines in found.items():
-        rate = middle(lines, "rows_per_s")
-        tokens = f"{middle(lines, 'tokens_per_s'):.0f}" if "tokens_per_s" in lines[0] else ""
-        own = found.get((shape, work, "ours"))
-        ratio = ""
+        own, ratio, by_cpu = found.get((shape, work, "ours")), "", ""
         if own and form != "ours":
-            times = middle(own, "rows_per_s") / rate
+            times = middle(own, rate) / middle(lines, rate)
             ratio = f"{times:.2f} ({GOALS[work]}: {'reached' if times >= GOALS[work] else 'missed'})"
+            by_cpu = f"{middle(own, busy) / middle(lines, busy):.2f}"
         loads = ", ".join(f"{line['load']:.1f}" for line in lines)
-        print(f"{shape:<10} {work:<7} {form:<9} {rate:>9.2f} {tokens:>9} {middle(lines, 'peak_rss_mb'):>7.0f}  {ratio:<22} {len(lines)}, {loads}")
+        memory = middle(lines, lambda line: line["peak_rss_mb"])
+        print(f"{shape:<10} {work:<7} {form:<9} {middle(lines, rate):>8.2f} {middle(lines, busy):>10.2f} {memory:>6.0f}  {ratio:<20} {by_cpu:>8}  "
+              f"{len(lines)}, {loads}")
 
 
 if __name__ == "__main__":
