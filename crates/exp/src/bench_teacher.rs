@@ -28,7 +28,7 @@ use anyo_lm::{Causal as _, CausalLm, LoadOptions, Tokenizer, builtin::builtin};
 use anyo_student::{Progress, Student, Watch};
 use anyo_teacher::{
     Candidates, Draw, Encoder, Parts, PromptMode, PromptSource, Prompted, Prompts, RankSettings, Ranker, Teacher,
-    TeacherRunConfig, TeacherSetup, added_tokens, builtin_texts, encode_titles, fit_teacher,
+    TeacherRunConfig, TeacherSetup, added_tokens, builtin_texts, title_features, fit_teacher,
 };
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
@@ -142,7 +142,7 @@ impl<'a> Bench<'a> {
         let prompts = Prompts::new(prompt, &dataset.items, &tokenizer, lm.vocab_size(), lm.max_positions())?;
         let titles: Vec<&[i64]> = (0..dataset.n_items() as u32).map(|item| prompts.title(item)).collect();
         let titles = match config.teacher.head {
-            Some(_) => Some(encode_titles(&lm, &titles, PROMPTS, &mut |_| Ok(()))?),
+            Some(_) => Some(title_features(&lm, &titles, PROMPTS, &mut |_| Ok(()))?),
             None => None,
         };
         let teacher = Teacher::new(Parts {
@@ -152,6 +152,7 @@ impl<'a> Bench<'a> {
             items: encoder.items(),
             state_width: encoder.state_width(),
             titles: titles.as_ref(),
+            target_counts: &dataset.train.target_counts(dataset.n_items()),
             seed: config.seed,
         })?;
         Ok(Self { config, dataset, encoder, prompts, teacher, lm: found.folder })
