@@ -2,11 +2,11 @@
 
 use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode};
 
-use anyo_core::{Error, Result, run::resolve_run, torch::DeviceChoice};
-use anyo_student::Loaded;
+use anyo_core::{Error, Result, run::resolve_run_of, torch::DeviceChoice};
+use anyo_student::{Loaded, STUDENT_APPS};
 use clap::Parser;
 
-/// Recommends items after those given, with a finished run of run-student-baseline.
+/// Recommends items after those given, with a finished run of run-student-baseline or run-distill.
 #[derive(Debug, Parser)]
 #[command(name = "recommend", after_help = "Example: recommend \"Toy Story\" \"Star Wars\" -k 5 --run latest")]
 struct Args {
@@ -52,7 +52,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 fn text(args: &Args) -> Result<String> {
     let device: DeviceChoice =
         args.device.parse().map_err(|message: String| Error::invalid(format!("--device: {message}")))?;
-    let run = resolve_run(&args.run, "run-student-baseline")?;
+    let run = resolve_run_of(&args.run, STUDENT_APPS)?;
     let loaded = Loaded::open(&run, device, &mut |_| ())?;
     let history = args.items.iter().map(|item| loaded.dataset.find_item(item)).collect::<Result<Vec<u32>>>()?;
     let found = loaded.recommend(&history, args.k, args.keep_history)?;

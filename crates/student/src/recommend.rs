@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyo_core::{
-    Batch, Error, Recommender, Result, config,
+    Batch, Error, Recommender, Result,
     data::{self, Dataset},
     torch::{DeviceChoice, load_tensors, tensor_file::load_metadata},
 };
@@ -11,6 +11,7 @@ use tch::Tensor;
 
 use crate::{
     pipeline::{BaselineRunConfig, MODEL_FILE},
+    saved_run::load_student_run,
     student::{Student, baseline},
 };
 
@@ -40,7 +41,7 @@ impl Loaded {
     /// # Errors
     /// When the configuration, the data or the weights are missing, damaged, or do not belong together.
     pub fn open(run: &Path, device: DeviceChoice, note: &mut dyn FnMut(&str)) -> Result<Self> {
-        let config: BaselineRunConfig = config::load_saved(run)?;
+        let config = load_student_run(run)?;
         let dataset = data::load(&config.dataset, &config.data, note)?;
         let model: Box<dyn Recommender> = match baseline(&config.student, &dataset) {
             Some(model) => model,
