@@ -21,6 +21,8 @@ pub struct DistillConfig {
     pub negative_term: NegativeTerm,
     /// DROS's term of the candidates in the form `bce`, where `student.loss.dros_alpha` is above 0.
     pub dros: DrosTerm,
+    /// Factor on those terms beside `student.loss.dros_alpha`.
+    pub dros_scale: f64,
     /// The form `listwise`.
     pub listwise: ListwiseConfig,
     /// Weights of the candidates in the form `bce`.
@@ -248,6 +250,7 @@ impl Check for DistillConfig {
             list.push("top_k", format!("{message}, got {}", self.top_k));
         }
         list.at_least("n_negatives", self.n_negatives as f64, 1.0);
+        list.not_negative("dros_scale", self.dros_scale);
         list.positive("listwise.temperature", self.listwise.temperature);
         let w = &self.weights;
         for (key, value) in [("position", w.position), ("confidence", w.confidence), ("consistency", w.consistency)] {

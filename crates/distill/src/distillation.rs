@@ -147,7 +147,7 @@ impl Ranking {
         let Self { lists, policy, fresh, overlap } = self;
         let n = step.numbers.len();
         let (k, gamma) = (lists.k(), config.consistency_weight());
-        let alpha = if config.dros == DrosTerm::None || config.loss != RankingLoss::Bce { 0.0 } else { step.loss.dros_alpha() };
+        let alpha = if config.dros == DrosTerm::None || config.loss != RankingLoss::Bce { 0.0 } else { step.loss.dros_alpha() * f64::from(u8::from(config.dros_scale > 0.0)) };
         let refresh = gamma > 0.0 && step.epoch.is_multiple_of(config.consistency.every);
         let asks = policy.as_ref().is_some_and(|policy| policy.needs() == Needs::StudentScores);
         let mut batch = Batch {
@@ -188,8 +188,13 @@ impl Ranking {
             let Some(list) = batch.lists[at].filter(|_| batch.factors[at] > 0.0) else { return };
             let mut weights = vec![0f32; list.items.len()];
             batch.weights(config, at, &mut weights);
-            let weights = if broadcast { &mean[..weights.len()] } else { &weights };
-            slots.extend(list.items.iter().zip(weights).filter(|(_, w)| **w > 0.0).map(|(&item, &w)| (item, w)));
+            if broadcast {
+                weights.copy_from_slice(&mean[..list.items.len()]);
+            }
+            if alpha > 0.0 {
+                weights.iter_mut().for_each(|w| *w *= config.dros_scale as f32);
+            }
+            slots.extend(list.items.iter().zip(&weights).filter(|(_, w)| **w > 0.0).map(|(&item, &w)| (item, w)));
         };
         let in_catalogue = config.loss == RankingLoss::Listwise && config.listwise.over == Over::Catalogue;
         let slots = match () {
