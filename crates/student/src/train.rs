@@ -292,10 +292,12 @@ impl<'a, 'g> Trainer<'a, 'g> {
             loss,
             best: state.best_bits.map(|bits| (self.setup.train.metric.as_str(), f64::from_bits(bits))),
         });
+        // Taken at every step, so that what is written is of one step, whether or not the run was interrupted.
+        let further = self.extra.as_mut().map(|extra| extra.scalars()).unwrap_or_default();
         if state.step.is_multiple_of(self.setup.train.log_every) {
             let mut values =
                 vec![("train/loss", sum / targets as f64), ("train/grad_norm", report.grad_norm), ("train/lr", report.lr)];
-            values.extend(self.extra.as_mut().map(|extra| extra.scalars()).unwrap_or_default());
+            values.extend(further);
             watch.scalars(state.step, &values)?;
         }
         Ok(())
