@@ -8,7 +8,7 @@ use anyo_core::{
     data::{self, DataConfig, Dataset, DatasetConfig},
     eval::{Comparison, EvalConfig, Evaluation, evaluate, write_metrics, write_per_user},
     run::{Run, RunConfig},
-    torch::{DeviceChoice, Dtype},
+    torch::{DeviceChoice, Dtype, Role},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -19,7 +19,7 @@ use crate::{
     prepare::Prepare,
     run_watch::RunWatch,
     student::{Student, baseline},
-    extra::{Extra, save_own},
+    extra::{EXTRA_PREFIX, Extra, save_own},
     train::{Fitted, Setup, fit_with},
     train_config::TrainConfig,
 };
@@ -178,8 +178,11 @@ pub fn train_student(
     extra: Option<&mut dyn Extra>,
     run: &mut Run,
 ) -> Result<Fitted> {
-    let n_parameters = student.params.n_parameters();
-    run.info(&format!("student {}: {n_parameters} parameters", config.student.name()));
+    let extras = student.params.named().filter(|(name, _)| student.params.role(name) != Some(Role::Buffer));
+    let extras: usize = extras.filter(|(name, _)| name.starts_with(EXTRA_PREFIX)).map(|(_, t)| t.numel()).sum();
+    let n_parameters = student.params.n_parameters() - extras;
+    let more = if extras > 0 { format!(", and {extras} that only training needs") } else { String::new() };
+    run.info(&format!("student {}: {n_parameters} parameters{more}", config.student.name()));
     run.record("n_parameters", json!(n_parameters))?;
     let (folder, resume) = (run.path().to_owned(), run.resumed());
     std::fs::create_dir_all(folder.join("models")).map_err(Error::io(folder.join("models"), "make the folder"))?;

@@ -37,7 +37,7 @@ fn no_bundle_and_bundles_of_other_data() {
     refused(&project, &["teacher_run=nowhere"], &["teacher_run: there is no folder nowhere"]);
     refused(&project, &["teacher_run=result/student"], &["result/student holds no finished bundle"]);
     refused(&project, &["dataset.toy.seed=7"], &["no run under result/ has a bundle"]);
-    refused(&project, &["dataset.toy.seed=7", "teacher_run=result/bundle"], &["manifest.json", "hash"]);
+    refused(&project, &["dataset.toy.seed=7", "teacher_run=result/bundle"], &["manifest.json", "the bundle was made for"]);
     // Lists for the rows that the student is tested on.
     run(&project, EXPORT, &["result/student", "threads=1", "run.dir=result/valid", "export.position=valid"]).done();
     refused(&project, &["teacher_run=result/valid"], &["made for the valid rows"]);

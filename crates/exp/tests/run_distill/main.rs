@@ -65,7 +65,7 @@ fn from_bundle_to_a_run_like_any_other() {
         assert!(metrics.contains(key), "{key}");
     }
     // `latest` found that bundle; what reads a student's run reads this one.
-    let shown = run(&project, RECOMMEND, &["1003", "1010", "--run", "result/d", "-k", "3"]).done();
+    let shown = run(&project, RECOMMEND, &["1030", "1119", "--run", "result/d", "-k", "3"]).done();
     assert!(shown.out.contains("the top 3"), "{}", shown.out);
     run(&project, EXPORT, &["result/d", "threads=1", "run.dir=result/second"]).done();
     let second = Bundle::open(&project.at("result/second/bundle"), None).unwrap();
@@ -107,7 +107,7 @@ fn every_student_and_every_configuration() {
         let alpha = "student.loss.dros_alpha=0.5";
         distill(&project, &[&format!("distill={config}"), alpha, "train.epochs=1", &dir]).done();
     }
-    distill(&project, &["student=popularity"]).failed(2, &["`popularity` is not trained"]);
+    run(&project, DISTILL, &["student=popularity"]).failed(2, &["`popularity` is not trained"]);
     distill(&project, &["distill.embedding.side=input"]).failed(2, &["distill.embedding.side", "auto or both"]);
     distill(&project, &["student.loss.name=ce", "distill.rd_negatives=shared"]).failed(2, &["distill.rd_negatives"]);
     distill(&project, &["distill.top_k=0", "distill.gate.floor=2"]).failed(2, &["distill.top_k", "distill.gate.floor"]);
