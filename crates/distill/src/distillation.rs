@@ -81,8 +81,7 @@ impl<'a> Distillation<'a> {
         let mut ranking = None;
         if let Some(lists) = lists {
             let pointwise = config.loss == RankingLoss::Bce;
-            let fresh =
-                (pointwise && config.rd_negatives == RdNegatives::Fresh).then(|| FreshNegatives::new(dataset));
+            let fresh = (pointwise && config.rd_negatives == RdNegatives::Fresh).then(|| FreshNegatives::new(dataset));
             let kept = config.consistency.every > 1 && config.consistency_weight() > 0.0;
             let overlap = kept.then(|| {
                 let zeros = Tensor::f_zeros([lists.n_targets() as i64], (Kind::Int64, Device::Cpu))?;
@@ -132,7 +131,8 @@ impl Extra for Distillation<'_> {
     }
 
     fn scalars(&mut self) -> Vec<(&'static str, f64)> {
-        std::mem::take(&mut self.figures).scalars(self.ranking.is_some(), matches!(self.vectors, Some(Vectors::Hint(_))))
+        std::mem::take(&mut self.figures)
+            .scalars(self.ranking.is_some(), matches!(self.vectors, Some(Vectors::Hint(_))))
     }
 }
 
@@ -147,7 +147,11 @@ impl Ranking {
         let Self { lists, policy, fresh, overlap } = self;
         let n = step.numbers.len();
         let (k, gamma) = (lists.k(), config.consistency_weight());
-        let alpha = if config.dros == DrosTerm::None || config.loss != RankingLoss::Bce { 0.0 } else { step.loss.dros_alpha() * f64::from(u8::from(config.dros_scale > 0.0)) };
+        let alpha = if config.dros == DrosTerm::None || config.loss != RankingLoss::Bce {
+            0.0
+        } else {
+            step.loss.dros_alpha() * f64::from(u8::from(config.dros_scale > 0.0))
+        };
         let refresh = gamma > 0.0 && step.epoch.is_multiple_of(config.consistency.every);
         let asks = policy.as_ref().is_some_and(|policy| policy.needs() == Needs::StudentScores);
         let mut batch = Batch {
@@ -331,7 +335,13 @@ fn factors(
         epochs: step.epochs,
         seed: seed::derive(step.seed, Stream::Distill, step.epoch, step.batch + 1),
         targets: &numbers,
-        student: StudentSignals { entropy: &entropy, margin: &margin, true_rank: &rank, loss: &loss, overlap: &overlap },
+        student: StudentSignals {
+            entropy: &entropy,
+            margin: &margin,
+            true_rank: &rank,
+            loss: &loss,
+            overlap: &overlap,
+        },
         teacher: TeacherSignals {
             true_rank: &true_rank,
             true_distance: &distance,

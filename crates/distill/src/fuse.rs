@@ -128,7 +128,8 @@ pub fn attach(config: &EmbeddingConfig, vectors: &Tensor, student: &mut Student,
         }
         EmbeddingName::Hint => {
             let (d, t) = (student.network.items().size()[1], vectors.size()[1]);
-            let weight = student.params.create(format!("{EXTRA_PREFIX}hint.weight"), &[t, d], Init::KaimingUniform, seed)?;
+            let weight =
+                student.params.create(format!("{EXTRA_PREFIX}hint.weight"), &[t, d], Init::KaimingUniform, seed)?;
             let bias = student.params.create(format!("{EXTRA_PREFIX}hint.bias"), &[t], Init::bias(d), seed)?;
             let vectors = vectors.f_to_device(student.params.device())?;
             Ok(Some(Vectors::Hint(Hint { vectors, weight, bias, ed_weight: config.ed_weight })))
@@ -143,8 +144,7 @@ pub fn attach(config: &EmbeddingConfig, vectors: &Tensor, student: &mut Student,
 }
 
 /// What to say where a tied head is asked for one side only.
-pub(crate) const TIED: &str =
-    "distill.embedding.side: the student scores with the table that enters it, so the teacher's vectors are on both sides";
+pub(crate) const TIED: &str = "distill.embedding.side: the student scores with the table that enters it, so the teacher's vectors are on both sides";
 
 /// Fills the first `min(D, T)` columns of the table's item rows with the principal components of `vectors`, scaled so that
 /// the whole keeps its standard deviation; further columns and the pad stay as they were drawn.

@@ -72,7 +72,10 @@ impl TeacherLists {
         if k > bundle.top_n() {
             return Err(Error::Invalid {
                 message: format!("distill.top_k: {k}, but the bundle's lists have {} items", bundle.top_n()),
-                hint: Some(format!("write distill.top_k={}, or export the bundle with export.top_n={k}", bundle.top_n())),
+                hint: Some(format!(
+                    "write distill.top_k={}, or export the bundle with export.top_n={k}",
+                    bundle.top_n()
+                )),
             });
         }
         let index = TargetIndex::new(&dataset.train);
@@ -86,9 +89,10 @@ impl TeacherLists {
             dropped: 0,
         };
         let by_place: Vec<Vec<f32>> = (0..=k).map(|len| position(len, config.weights.beta)).collect();
-        let tau = config.gate.tau.unwrap_or_else(|| {
-            median((0..bundle.n_rows()).filter_map(|row| Some(bundle.true_rank(row)?.1)).collect())
-        });
+        let tau = config
+            .gate
+            .tau
+            .unwrap_or_else(|| median((0..bundle.n_rows()).filter_map(|row| Some(bundle.true_rank(row)?.1)).collect()));
         let (mut kept, mut distances) = (Vec::new(), Vec::new());
         for number in 0..index.len() {
             let Some((items, far)) = bundle.rankings(number) else { continue };

@@ -40,7 +40,8 @@ pub fn add(
     if items.per_target == 0 || items.items.is_empty() {
         return 0.0;
     }
-    let plain = raw::is_plain::<f32>(states) && raw::is_plain::<f32>(&head.weight) && raw::is_plain::<f32>(&total.weight);
+    let plain =
+        raw::is_plain::<f32>(states) && raw::is_plain::<f32>(&head.weight) && raw::is_plain::<f32>(&total.weight);
     if plain {
         return on_cpu(total, states, head, items, scale, of_row);
     }

@@ -93,7 +93,10 @@ impl Check for DistillRunConfig {
         list.nested("distill", &self.distill);
         list.nested("active", &self.active);
         let Some(recipe) = self.student.recipe() else {
-            list.push("student", format!("`{}` is not trained, so nothing can be distilled into it", self.student.name()));
+            list.push(
+                "student",
+                format!("`{}` is not trained, so nothing can be distilled into it", self.student.name()),
+            );
             return list.0;
         };
         let distill = &self.distill;
@@ -145,7 +148,9 @@ pub fn run_distill(config: &DistillRunConfig, run: &mut Run) -> Result<()> {
 fn open(config: &DistillRunConfig, dataset: &Dataset, run: &mut Run) -> Result<Option<Bundle>> {
     let wanted = Wanted { rankings: config.distill.wants_rankings(), embeddings: config.distill.wants_embeddings() };
     if !wanted.rankings && !wanted.embeddings {
-        run.warn("distill.lambda_d and distill.embedding.ed_weight are 0: the student learns alone, no bundle is opened");
+        run.warn(
+            "distill.lambda_d and distill.embedding.ed_weight are 0: the student learns alone, no bundle is opened",
+        );
         return Ok(None);
     }
     let before = if run.resumed() { earlier(run.path())? } else { None };
@@ -160,7 +165,9 @@ fn open(config: &DistillRunConfig, dataset: &Dataset, run: &mut Run) -> Result<O
     if let Some((_, then)) = before.filter(|(_, then)| *then != sha256) {
         return Err(Error::Checkpoint {
             path: folder,
-            message: format!("the bundle is not the one that this run began with (manifest {then:.12}…, now {sha256:.12}…)"),
+            message: format!(
+                "the bundle is not the one that this run began with (manifest {then:.12}…, now {sha256:.12}…)"
+            ),
             hint: Some("put that bundle back, or start anew with --from".into()),
         });
     }

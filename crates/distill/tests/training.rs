@@ -216,7 +216,9 @@ fn principal_components_start_the_table() {
         let c = 16.min(t as i64);
         let part = after.narrow(0, 0, 40).narrow(1, 0, c);
         // Distances between items are those of the vectors, as far as the components reach, up to one factor.
-        let apart = |x: &Tensor| (x.unsqueeze(0) - x.unsqueeze(1)).square().sum_dim_intlist([2i64].as_slice(), false, Kind::Double);
+        let apart = |x: &Tensor| {
+            (x.unsqueeze(0) - x.unsqueeze(1)).square().sum_dim_intlist([2i64].as_slice(), false, Kind::Double)
+        };
         let (got, want) = (apart(&part), apart(&z));
         let both = Tensor::stack(&[got.view([-1]), want.view([-1])], 0).corrcoef().double_value(&[0, 1]);
         assert!(both > if c < t as i64 { 0.8 } else { 0.9999 }, "{name}: {both}");
@@ -248,7 +250,8 @@ fn eight_rows_are_learnt_by_heart() {
             })
             .collect();
         support::write_bundle(&bundle.path().join("b"), &data, 10, &rows, Some(&vectors(24, 6)));
-        (trial.bundle, trial.data, trial.train.epochs) = (bundle, dataset(&(0..8).map(sequence).collect::<Vec<_>>(), 24, false), 250);
+        (trial.bundle, trial.data, trial.train.epochs) =
+            (bundle, dataset(&(0..8).map(sequence).collect::<Vec<_>>(), 24, false), 250);
         (trial.train.metric, trial.train.valid_every) = ("hr@1".into(), 10);
         let (_, fitted) = trial.fit(None, false, &mut Recorder::default());
         let best = fitted.unwrap().best.unwrap();
@@ -285,7 +288,11 @@ fn fresh_negatives_avoid_sequence_and_candidates() {
     assert_eq!(of(&mut fresh, 17), alone);
 }
 
-fn left(student: &Student, folder: &Path, watch: &Recorder) -> (BTreeMap<String, Vec<u32>>, Vec<u8>, Vec<(u64, String, u64)>) {
+fn left(
+    student: &Student,
+    folder: &Path,
+    watch: &Recorder,
+) -> (BTreeMap<String, Vec<u32>>, Vec<u8>, Vec<(u64, String, u64)>) {
     (bits(student), fs::read(folder.join("models").join(BEST_FILE)).unwrap(), watch.scalars.clone())
 }
 

@@ -23,7 +23,10 @@ const WORKS: [(&str, &[&str]); 4] = [
     ("ce", &["student=sasrec", "student.attention_dropout=0", "student.loss.name=ce"]),
     ("bce", &["student=sasrec", "student.attention_dropout=0"]),
     ("dros", &["student=sasrec_dllm2rec", "student.loss.dros_alpha=0.5", "train.batch_size=256"]),
-    ("released", &["student=sasrec_dllm2rec", "student.loss.dros_alpha=1.0", "train.batch_size=256", "distill=dllm2rec_compat"]),
+    (
+        "released",
+        &["student=sasrec_dllm2rec", "student.loss.dros_alpha=1.0", "train.batch_size=256", "distill=dllm2rec_compat"],
+    ),
 ];
 /// Items of a made-up list.
 const TOP_N: usize = 20;
@@ -68,7 +71,8 @@ fn measure(config: &DistillRunConfig, dataset: &Dataset, folder: &Path, width: i
     let vectors = if wanted.embeddings { Some(bundle.item_embeddings()?.shallow_clone()) } else { None };
     let epoch = |guest: bool| -> Result<f64> {
         let mut student = Student::new(&config.student, dataset.n_items(), Device::Cpu, config.seed)?;
-        let lists = (guest && wanted.rankings).then(|| TeacherLists::new(&bundle, dataset, &config.distill)).transpose()?;
+        let lists =
+            (guest && wanted.rankings).then(|| TeacherLists::new(&bundle, dataset, &config.distill)).transpose()?;
         let vectors = vectors.as_ref().filter(|_| guest);
         let mut distillation =
             Distillation::new(&config.distill, dataset, lists, vectors, None, &mut student, config.seed)?;
@@ -101,7 +105,8 @@ fn teach(folder: &Path, dataset: &Dataset, width: i64) -> Result<()> {
         teacher: Teacher { name: "made_up".into(), config: json!(null) },
         selection: json!(null),
     };
-    let Opened::Writer(mut writer) = BundleWriter::open(folder, &spec, Flush { rows: 1 << 20, time: Duration::MAX })? else {
+    let Opened::Writer(mut writer) = BundleWriter::open(folder, &spec, Flush { rows: 1 << 20, time: Duration::MAX })?
+    else {
         bail!("{} is there already", folder.display())
     };
     let (index, n_items) = (TargetIndex::new(&dataset.train), dataset.n_items() as u32);

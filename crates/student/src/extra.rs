@@ -132,7 +132,11 @@ pub(crate) fn own_weights(params: &Params) -> Result<BTreeMap<String, Tensor>> {
 /// Saves the student's own parameters.
 pub(crate) fn save_own(path: &Path, params: &Params, metadata: &BTreeMap<String, String>) -> Result<()> {
     let own: Vec<_> = params.named().filter(|(name, _)| !name.starts_with(EXTRA_PREFIX)).collect();
-    if own.len() == params.named().count() { save_model(path, params, metadata) } else { save_tensors(path, &own, metadata) }
+    if own.len() == params.named().count() {
+        save_model(path, params, metadata)
+    } else {
+        save_tensors(path, &own, metadata)
+    }
 }
 
 /// Takes the student's own parameters, and leaves a guest's as they are.

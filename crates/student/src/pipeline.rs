@@ -16,10 +16,10 @@ use tch::Device;
 
 use crate::{
     config::StudentConfig,
+    extra::{EXTRA_PREFIX, Extra, save_own},
     prepare::Prepare,
     run_watch::RunWatch,
     student::{Student, baseline},
-    extra::{EXTRA_PREFIX, Extra, save_own},
     train::{Fitted, Setup, fit_with},
     train_config::TrainConfig,
 };

@@ -295,8 +295,11 @@ impl<'a, 'g> Trainer<'a, 'g> {
         // Taken at every step, so that what is written is of one step, whether or not the run was interrupted.
         let further = self.extra.as_mut().map(|extra| extra.scalars()).unwrap_or_default();
         if state.step.is_multiple_of(self.setup.train.log_every) {
-            let mut values =
-                vec![("train/loss", sum / targets as f64), ("train/grad_norm", report.grad_norm), ("train/lr", report.lr)];
+            let mut values = vec![
+                ("train/loss", sum / targets as f64),
+                ("train/grad_norm", report.grad_norm),
+                ("train/lr", report.lr),
+            ];
             values.extend(further);
             watch.scalars(state.step, &values)?;
         }

@@ -6,9 +6,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyo_core::{
     Error, Result,
-    bundle::{
-        Bundle, BundleWriter, DatasetIdentity, Distance, Flush, Lists, Opened, Position, Spec, Teacher, Wanted,
-    },
+    bundle::{Bundle, BundleWriter, DatasetIdentity, Distance, Flush, Lists, Opened, Position, Spec, Teacher, Wanted},
     data::{Dataset, Item, Rows, TargetIndex},
     eval::EvalConfig,
 };
@@ -76,7 +74,13 @@ pub(crate) fn numbers(mut state: u32) -> impl FnMut(u32) -> u32 {
 pub(crate) type Row = (Vec<u32>, Vec<f32>, Option<(u32, f32)>);
 
 /// Writes a bundle with these lists (`None`: no list) and vectors into `folder`.
-pub(crate) fn write_bundle(folder: &Path, dataset: &Dataset, top_n: usize, rows: &[Option<Row>], vectors: Option<&Tensor>) {
+pub(crate) fn write_bundle(
+    folder: &Path,
+    dataset: &Dataset,
+    top_n: usize,
+    rows: &[Option<Row>],
+    vectors: Option<&Tensor>,
+) {
     let spec = Spec {
         dataset: DatasetIdentity::of(dataset, Position::Train),
         position: Position::Train,
@@ -162,9 +166,16 @@ pub(crate) fn student(name: &str, changes: &[(&str, Value)]) -> StudentConfig {
     });
     if name == "sasrec" {
         for (key, value) in [
-            ("n_blocks", json!(2)), ("n_heads", json!(1)), ("attention_dropout", json!(0.0)), ("norm", json!("query")),
-            ("ffn", json!("relu")), ("ffn_ratio", json!(1.0)), ("scale_embeddings", json!(true)),
-            ("seen_bias", json!(false)), ("norm_eps", json!(1e-8)), ("init", json!("xavier_normal")),
+            ("n_blocks", json!(2)),
+            ("n_heads", json!(1)),
+            ("attention_dropout", json!(0.0)),
+            ("norm", json!("query")),
+            ("ffn", json!("relu")),
+            ("ffn_ratio", json!(1.0)),
+            ("scale_embeddings", json!(true)),
+            ("seen_bias", json!(false)),
+            ("norm_eps", json!(1e-8)),
+            ("init", json!("xavier_normal")),
             ("rows", json!("every_position")),
         ] {
             config[key] = value;
@@ -273,8 +284,7 @@ impl Trial {
         student: &mut Student,
         policy: Option<Box<dyn anyo_core::SelectionPolicy>>,
     ) -> Distillation<'_> {
-        let wanted =
-            Wanted { rankings: self.distill.wants_rankings(), embeddings: self.distill.wants_embeddings() };
+        let wanted = Wanted { rankings: self.distill.wants_rankings(), embeddings: self.distill.wants_embeddings() };
         let bundle = Bundle::open_for_training(&self.bundle.path().join("b"), &self.data, wanted).unwrap();
         let lists = wanted.rankings.then(|| TeacherLists::new(&bundle, &self.data, &self.distill).unwrap());
         let vectors = wanted.embeddings.then(|| bundle.item_embeddings().unwrap().shallow_clone());

@@ -37,7 +37,11 @@ fn no_bundle_and_bundles_of_other_data() {
     refused(&project, &["teacher_run=nowhere"], &["teacher_run: there is no folder nowhere"]);
     refused(&project, &["teacher_run=result/student"], &["result/student holds no finished bundle"]);
     refused(&project, &["dataset.toy.seed=7"], &["no run under result/ has a bundle"]);
-    refused(&project, &["dataset.toy.seed=7", "teacher_run=result/bundle"], &["manifest.json", "the bundle was made for"]);
+    refused(
+        &project,
+        &["dataset.toy.seed=7", "teacher_run=result/bundle"],
+        &["manifest.json", "the bundle was made for"],
+    );
     // Lists for the rows that the student is tested on.
     run(&project, EXPORT, &["result/student", "threads=1", "run.dir=result/valid", "export.position=valid"]).done();
     refused(&project, &["teacher_run=result/valid"], &["made for the valid rows"]);
@@ -150,7 +154,11 @@ fn rows_without_teacher_output_are_counted_or_refused() {
     let project = with_bundle();
     run(&project, EXPORT, &["result/student", "threads=1", "run.dir=result/some", "export.rows=50"]).done();
     let told = distill(&project, &["run.dir=result/d", "teacher_run=result/some"]).done();
-    assert!(told.err.contains("50 of ") && told.err.contains("have none and learn without the teacher"), "{}", told.err);
+    assert!(
+        told.err.contains("50 of ") && told.err.contains("have none and learn without the teacher"),
+        "{}",
+        told.err
+    );
     assert!(project.read("result/d/run.yaml").contains("labelled: 50"));
     refused(&project, &["teacher_run=result/some", "distill.missing=error"], &["rows have no teacher output: rows"]);
     refused(&project, &["teacher_run=result/some", "distill.top_k=30"], &["distill.top_k: 30", "lists have 20 items"]);

@@ -61,7 +61,9 @@ fn from_bundle_to_a_run_like_any_other() {
         assert!(record.contains(key), "{key} in {record}");
     }
     let metrics = project.read("result/d/metrics.jsonl");
-    for key in ["train/loss_base", "train/loss_rd", "distill/overlap", "distill/confidence_entropy", "distill/row_weight"] {
+    for key in
+        ["train/loss_base", "train/loss_rd", "distill/overlap", "distill/confidence_entropy", "distill/row_weight"]
+    {
         assert!(metrics.contains(key), "{key}");
     }
     // `latest` found that bundle; what reads a student's run reads this one.
@@ -78,15 +80,17 @@ fn nothing_distilled_is_the_plain_run() {
     let project = with_bundle();
     distill(&project, &["run.dir=result/d", "distill=none", "teacher_run=nowhere"]).done();
     for file in ["models/student.safetensors", "models/best.safetensors", "metrics/test.json", "metrics/valid.json"] {
-        assert!(project.bytes(&format!("result/d/{file}")) == project.bytes(&format!("result/student/{file}")), "{file}");
+        assert!(
+            project.bytes(&format!("result/d/{file}")) == project.bytes(&format!("result/student/{file}")),
+            "{file}"
+        );
     }
     // λ = 0 never opens the lists, ed = 0 never the vectors.
     let bundle = project.at("result/bundle/bundle");
     let away = project.at("away");
-    for (file, word) in [
-        ("rankings.parquet", "distill.lambda_d=0"),
-        ("item_embeddings.safetensors", "distill.embedding.ed_weight=0"),
-    ] {
+    for (file, word) in
+        [("rankings.parquet", "distill.lambda_d=0"), ("item_embeddings.safetensors", "distill.embedding.ed_weight=0")]
+    {
         std::fs::rename(bundle.join(file), &away).unwrap();
         distill(&project, &["run.dir=result/some", word]).done();
         distill(&project, &["run.dir=result/all"]).failed(1, &[file]);

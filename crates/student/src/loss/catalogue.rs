@@ -119,10 +119,16 @@ pub fn scan(states: &Tensor, head: &Head, targets: Targets<'_>, over: &OverCatal
     let n_items = head.weight.size()[0] as usize;
     let _ = blocks(states, head, targets, false, |start, scores, _| {
         on_host(scores, |scores| {
-            sum_over_rows(scores, n_items, ROWS, || (), |(), at, row| {
-                look(start + at, row);
-                0.0
-            })
+            sum_over_rows(
+                scores,
+                n_items,
+                ROWS,
+                || (),
+                |(), at, row| {
+                    look(start + at, row);
+                    0.0
+                },
+            )
         })
     });
 }

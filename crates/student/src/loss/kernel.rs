@@ -182,7 +182,11 @@ mod tests {
     }
 
     /// Loss and gradient of each slot from the kernel of one target, added up.
-    fn slot_by_slot(row: &[f32], slots: &[(u32, f32)], of_one: impl Fn(&mut [f32], usize, f32) -> f64) -> (f64, Vec<f64>) {
+    fn slot_by_slot(
+        row: &[f32],
+        slots: &[(u32, f32)],
+        of_one: impl Fn(&mut [f32], usize, f32) -> f64,
+    ) -> (f64, Vec<f64>) {
         let mut loss = 0.0;
         let mut grad = vec![0f64; row.len()];
         for &(item, w) in slots {
@@ -205,9 +209,8 @@ mod tests {
             let mut got = row.clone();
             let mut work = vec![0.0; n];
             let (own, others) = dros_slots_row(&mut got, &p, &slots, 0.7, 0.25, &mut work);
-            let (want, grad) = slot_by_slot(&row, &slots, |row, item, w| {
-                dros_row(row, &p, item, 0.7, 0.25 * w, &mut vec![0.0; n])
-            });
+            let (want, grad) =
+                slot_by_slot(&row, &slots, |row, item, w| dros_row(row, &p, item, 0.7, 0.25 * w, &mut vec![0.0; n]));
             assert!((own + others - want).abs() < 1e-4 * want.abs(), "{spread}: {} against {want}", own + others);
             let size = grad.iter().fold(0f64, |a, b| a.max(b.abs()));
             for (g, w) in got.iter().zip(&grad) {
@@ -216,8 +219,7 @@ mod tests {
 
             let mut got = row.clone();
             let (own, others) = cross_entropy_slots_row(&mut got, &slots, 0.25, 0.5);
-            let (want, grad) =
-                slot_by_slot(&row, &slots, |row, item, w| cross_entropy_row(row, item, 0.25 * w, 0.5));
+            let (want, grad) = slot_by_slot(&row, &slots, |row, item, w| cross_entropy_row(row, item, 0.25 * w, 0.5));
             assert!((own + others - want).abs() < 1e-5 * want.abs().max(1.0), "{spread}: {} {want}", own + others);
             for (g, w) in got.iter().zip(&grad) {
                 assert!((f64::from(*g) - w).abs() < 1e-6, "ce {spread}: {g} against {w}");
