@@ -178,7 +178,7 @@ impl Ranking {
         };
         let broadcast = alpha > 0.0 && config.dros == DrosTerm::Broadcast;
         // What weighs a row by all rows of the batch must know all scores before the first gradient.
-        let early = (refresh || asks) && (asks || broadcast);
+        let early = asks || (refresh && broadcast);
         let looks = OverCatalogue { look: (refresh || asks).then_some(&look), ..OverCatalogue::default() };
         if early {
             scan(step.states, step.head, step.targets, &looks);

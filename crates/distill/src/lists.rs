@@ -99,7 +99,8 @@ impl TeacherLists {
             if let Some(history) = &mut history {
                 history.advance(&index, number);
             }
-            (kept.clear(), distances.clear());
+            kept.clear();
+            distances.clear();
             for (&item, &distance) in items.iter().zip(far) {
                 if kept.len() == k {
                     break;

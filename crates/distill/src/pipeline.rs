@@ -92,13 +92,8 @@ impl Check for DistillRunConfig {
         let mut list = Ranges(self.student_part().problems());
         list.nested("distill", &self.distill);
         list.nested("active", &self.active);
-        let Some(recipe) = self.student.recipe() else {
-            list.push(
-                "student",
-                format!("`{}` is not trained, so nothing can be distilled into it", self.student.name()),
-            );
-            return list.0;
-        };
+        // One that is not trained is refused when the run starts, so that every option composes.
+        let Some(recipe) = self.student.recipe() else { return list.0 };
         let distill = &self.distill;
         let pairwise = matches!(recipe.loss.name, LossName::Bce | LossName::Gbce);
         let shares = distill.loss == RankingLoss::Bce && distill.rd_negatives == RdNegatives::Shared;
@@ -122,6 +117,12 @@ impl Check for DistillRunConfig {
 /// file, key, row or step. Nothing is trained then.
 pub fn run_distill(config: &DistillRunConfig, run: &mut Run) -> Result<()> {
     let part = config.student_part();
+    if config.student.recipe().is_none() {
+        return Err(Error::Invalid {
+            message: format!("`{}` is not trained, so nothing can be distilled into it", config.student.name()),
+            hint: Some("write student=sasrec, sasrec_modern, sasrec_dllm2rec, gru4rec or caser".into()),
+        });
+    }
     run_student(&part, run, "distill_student_train_time", &mut |dataset, device, run| {
         let bundle = open(config, dataset, run)?;
         let mut student = Student::new(&config.student, dataset.n_items(), device, config.seed)?;

@@ -69,7 +69,7 @@ mod tests {
         }
         // At s_n = 0 the terms are 0.693 and 0.313.
         let negative = |term| pointwise(&[1.0], term, &[100.0, 0.0], &mut [0.0; 2]);
-        assert!((negative(NegativeTerm::Fixed) - 0.693_147).abs() < 1e-6);
+        assert!((negative(NegativeTerm::Fixed) - std::f64::consts::LN_2).abs() < 1e-6);
         assert!((negative(NegativeTerm::Released) - 0.313_262).abs() < 1e-6);
     }
 

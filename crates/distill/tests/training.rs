@@ -288,11 +288,10 @@ fn fresh_negatives_avoid_sequence_and_candidates() {
     assert_eq!(of(&mut fresh, 17), alone);
 }
 
-fn left(
-    student: &Student,
-    folder: &Path,
-    watch: &Recorder,
-) -> (BTreeMap<String, Vec<u32>>, Vec<u8>, Vec<(u64, String, u64)>) {
+/// Last weights, the file of the best ones, figures.
+type Left = (BTreeMap<String, Vec<u32>>, Vec<u8>, Vec<(u64, String, u64)>);
+
+fn left(student: &Student, folder: &Path, watch: &Recorder) -> Left {
     (bits(student), fs::read(folder.join("models").join(BEST_FILE)).unwrap(), watch.scalars.clone())
 }
 

@@ -111,10 +111,11 @@ fn every_student_and_every_configuration() {
         let alpha = "student.loss.dros_alpha=0.5";
         distill(&project, &[&format!("distill={config}"), alpha, "train.epochs=1", &dir]).done();
     }
-    run(&project, DISTILL, &["student=popularity"]).failed(2, &["`popularity` is not trained"]);
+    run(&project, DISTILL, &["student=popularity"]).failed(1, &["`popularity` is not trained"]);
     distill(&project, &["distill.embedding.side=input"]).failed(2, &["distill.embedding.side", "auto or both"]);
     distill(&project, &["student.loss.name=ce", "distill.rd_negatives=shared"]).failed(2, &["distill.rd_negatives"]);
-    distill(&project, &["distill.top_k=0", "distill.gate.floor=2"]).failed(2, &["distill.top_k", "distill.gate.floor"]);
+    distill(&project, &["distill.top_k=0"]).failed(2, &["distill.top_k: wanted at least 1, got 0"]);
+    distill(&project, &["distill.gate.floor=2"]).failed(2, &["distill.gate.floor: wanted 0 to 1, got 2"]);
 }
 
 #[test]

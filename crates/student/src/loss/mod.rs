@@ -20,7 +20,7 @@ use crate::{
 
 pub use catalogue::scan;
 pub use kernel::{axpy, dot};
-pub use over::{OverCatalogue, Slots};
+pub use over::{Fill, Look, OverCatalogue, Slots};
 
 /// The scoring head: `score_i = state · weight_i + bias_i`.
 #[derive(Debug)]

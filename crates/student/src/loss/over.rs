@@ -13,17 +13,23 @@ pub enum Slots {
     Dros,
 }
 
+/// Sees a target's scores.
+pub type Look<'a> = dyn Fn(usize, &[f32]) + Sync + 'a;
+
+/// Appends a target's slots (item, weight).
+pub type Fill<'a> = dyn Fn(usize, &mut Vec<(u32, f32)>) + Sync + 'a;
+
 /// The guest's functions. They are called once for each target, in no particular order, on several threads.
 ///
 /// Both see the number of the target in the batch. A guest costs no further pass where the loss makes one anyway.
 #[derive(Clone, Copy, Default)]
 pub struct OverCatalogue<'a> {
     /// Sees the target's scores `[n_items]`, what a seen item gets included; before [`OverCatalogue::fill`] is asked.
-    pub look: Option<&'a (dyn Fn(usize, &[f32]) + Sync)>,
+    pub look: Option<&'a Look<'a>>,
     /// Which term counts the slots.
     pub slots: Slots,
     /// Appends the target's slots (item, weight); none leaves the row as it is without a guest.
-    pub fill: Option<&'a (dyn Fn(usize, &mut Vec<(u32, f32)>) + Sync)>,
+    pub fill: Option<&'a Fill<'a>>,
     /// Hears the sum of the slots' losses, weights included, for each target that has any.
     pub told: Option<&'a (dyn Fn(usize, f64) + Sync)>,
 }
