@@ -136,7 +136,7 @@ fn every_form_agrees_with_pytorch() {
     };
     let bce = |alpha| loss_config(LossName::Bce, alpha);
     check(&case, "fixed_dros", &with("dllm2rec", &[shared.clone(), open.clone()]), bce(0.5), 1.0);
-    check(&case, "fixed_dros_gated", &with("dllm2rec", &[shared.clone()]), bce(0.5), 1.0);
+    check(&case, "fixed_dros_gated", &with("dllm2rec", std::slice::from_ref(&shared)), bce(0.5), 1.0);
     // As shipped: twice the released weights beside a loss that is twice the released one.
     check(&case, "compat", &with("dllm2rec_compat", none), bce(1.0), 0.5);
     let only = [positives.clone(), open.clone()];
