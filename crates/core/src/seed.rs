@@ -20,6 +20,8 @@ pub enum Stream {
     Bootstrap,
     /// Which training rows a teacher labels.
     Labelled,
+    /// Negative items and selection of distillation.
+    Distill,
 }
 
 /// A 64-bit seed that depends on every argument.

@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use anyo_core::config::{SearchPath, compose_all};
+use anyo_distill::DistillRunConfig;
 use anyo_student::BaselineRunConfig;
 use anyo_teacher::TeacherRunConfig;
 
@@ -18,6 +19,7 @@ pub fn compose_conf(conf: &Path) -> Vec<(String, Result<usize, String>)> {
     let compose = |name: &str| {
         let composed = match name {
             "run-student-baseline" => compose_all::<BaselineRunConfig>(&search, name, GIVEN),
+            "run-distill" => compose_all::<DistillRunConfig>(&search, name, GIVEN),
             "run-teacher" => {
                 let given: Vec<&str> = ["teacher.lm=folder"].iter().chain(GIVEN).copied().collect();
                 compose_all::<TeacherRunConfig>(&search, name, &given)

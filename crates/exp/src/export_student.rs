@@ -11,14 +11,14 @@ use anyo_core::{
     bundle::FileInfo,
     cli,
     config::{Check, Problem, Ranges},
-    run::{Run, RunConfig, resolve_run},
+    run::{Run, RunConfig, resolve_run_of},
     torch::{DeviceChoice, device},
 };
-use anyo_student::{MODEL_FILE, Production, Source, production::Written};
+use anyo_student::{MODEL_FILE, Production, STUDENT_APPS, Source, production::Written};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::bundles::{STUDENT_APP, with_run};
+use crate::bundles::with_run;
 
 /// Folder of the export inside a run folder where no other is asked for.
 pub const STUDENT_FOLDER: &str = "student";
@@ -78,7 +78,7 @@ fn with_out(mut words: Vec<OsString>) -> Vec<OsString> {
 fn body(config: &ExportStudentConfig, run: &mut Run) -> Result<()> {
     run.info(&device::set_threads(config.threads)?);
     let out = config.out.clone().unwrap_or_else(|| run.path().join(STUDENT_FOLDER));
-    let student_run = resolve_run(&config.student_run, STUDENT_APP)?;
+    let student_run = resolve_run_of(&config.student_run, STUDENT_APPS)?;
     let source =
         Source::open(&student_run, config.data_root.as_deref(), DeviceChoice::Cpu, &mut |note| run.info(note))?;
     let (name, dataset) = (source.config.student.name(), &source.dataset);

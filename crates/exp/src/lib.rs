@@ -1,5 +1,6 @@
 //! Composition root: nothing but the binaries and their integration tests.
 
+pub mod bench_distill;
 pub mod bench_lm;
 pub mod bench_student;
 pub mod bench_teacher;

@@ -2,11 +2,12 @@
 
 use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode};
 
-use anyo_core::{Error, Result, run::resolve_run, torch::DeviceChoice};
-use anyo_student::{Loaded, is_exported};
+use anyo_core::{Error, Result, run::resolve_run_of, torch::DeviceChoice};
+use anyo_student::{Loaded, STUDENT_APPS, is_exported};
 use clap::Parser;
 
-/// Recommends items after those given, with a finished run of run-student-baseline or a folder of export-student.
+/// Recommends items after those given, with a finished run of run-student-baseline or run-distill, or a
+/// folder of export-student.
 #[derive(Debug, Parser)]
 #[command(name = "recommend", after_help = "Example: recommend \"Toy Story\" \"Star Wars\" -k 5 --run latest")]
 struct Args {
@@ -52,7 +53,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 fn text(args: &Args) -> Result<String> {
     let device: DeviceChoice =
         args.device.parse().map_err(|message: String| Error::invalid(format!("--device: {message}")))?;
-    let run = if is_exported(&args.run) { args.run.clone() } else { resolve_run(&args.run, "run-student-baseline")? };
+    let run = if is_exported(&args.run) { args.run.clone() } else { resolve_run_of(&args.run, STUDENT_APPS)? };
     let loaded = Loaded::open(&run, device, &mut |_| ())?;
     let history = args.items.iter().map(|item| loaded.find_item(item)).collect::<Result<Vec<u32>>>()?;
     let found = loaded.recommend(&history, args.k, args.keep_history)?;

@@ -1,7 +1,7 @@
 //! From rows to batches: which slices train the model, how they are grouped, and which negatives they meet.
 
 use anyo_core::{
-    data::Rows,
+    data::{Rows, TargetIndex},
     seed::{self, Stream},
 };
 use rand::{Rng, RngExt};
@@ -150,6 +150,17 @@ impl<'a> Examples<'a> {
             seen.push_sequence(self.rows.items(e.row as usize), places, &mut stamps, i as u32 + 1);
         }
         seen
+    }
+
+    /// Number of each target of a batch in the numbering `index` of the same rows, `[N]`.
+    pub fn numbers(&self, batch: &TrainBatch, index: &TargetIndex<'_>) -> Vec<u32> {
+        let mut numbers = Vec::with_capacity(batch.positives.len());
+        for &example in &batch.examples {
+            let e = self.list[example as usize];
+            let of = |place: u32| index.number(e.row as usize, place as usize).map_or(u32::MAX, |n| n as u32);
+            numbers.extend((e.first_target..e.end).map(of));
+        }
+        numbers
     }
 
     /// Negatives for a batch, all drawn at once.

@@ -53,9 +53,9 @@ impl Caser {
     }
 
     /// State of whole windows, `[B, 16·3 + D]`.
-    fn window(&self, input: &Input, mode: &Mode) -> Tensor {
+    fn window(&self, items: &Tensor, input: &Input, mode: &Mode) -> Tensor {
         let (b, width, d) = (input.lens.len() as i64, input.width as i64, self.item_embeddings.size()[1]);
-        let items = Tensor::embedding(&self.item_embeddings, &input.ids, -1, false, false); // [B,T,D]
+        let items = Tensor::embedding(items, &input.ids, -1, false, false); // [B,T,D]
         let image = (items * input.mask().unsqueeze(-1)) // pads are zero
             .constant_pad_nd([0, 0, 0, self.max_len as i64 - width])
             .unsqueeze(1); // [B,1,L,D]
@@ -73,13 +73,17 @@ impl Network for Caser {
         self.n_items
     }
 
+    fn items(&self) -> &Tensor {
+        &self.item_embeddings
+    }
+
     /// The state of the whole window stands at every place: rows of one target read the newest.
-    fn states(&self, input: &Input, mode: &Mode) -> Tensor {
-        self.window(input, mode).unsqueeze(1).expand([-1, input.width as i64, -1], false)
+    fn states_from(&self, items: &Tensor, input: &Input, mode: &Mode) -> Tensor {
+        self.window(items, input, mode).unsqueeze(1).expand([-1, input.width as i64, -1], false)
     }
 
     fn newest(&self, input: &Input) -> Tensor {
-        zero_empty(self.window(input, &Mode::Eval), input)
+        zero_empty(self.window(&self.item_embeddings, input, &Mode::Eval), input)
     }
 
     fn head(&self) -> Head {

@@ -57,8 +57,12 @@ impl Network for Gru4rec {
         self.n_items
     }
 
-    fn states(&self, input: &Input, mode: &Mode) -> Tensor {
-        let items = Tensor::embedding(&self.item_embeddings, &input.ids, -1, false, false); // [B,T,D]
+    fn items(&self) -> &Tensor {
+        &self.item_embeddings
+    }
+
+    fn states_from(&self, items: &Tensor, input: &Input, mode: &Mode) -> Tensor {
+        let items = Tensor::embedding(items, &input.ids, -1, false, false); // [B,T,D]
         let x = mode.dropout(&items, self.dropout);
         let (b, d) = (input.lens.len() as i64, self.item_embeddings.size()[1]);
         let start = Tensor::zeros([1, b, d], (x.kind(), x.device()));

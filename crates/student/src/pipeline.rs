@@ -8,7 +8,7 @@ use anyo_core::{
     data::{self, DataConfig, Dataset, DatasetConfig},
     eval::{Comparison, EvalConfig, Evaluation, evaluate, write_metrics, write_per_user},
     run::{Run, RunConfig},
-    torch::{DeviceChoice, Dtype, save_model},
+    torch::{DeviceChoice, Dtype, Role},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -16,10 +16,11 @@ use tch::Device;
 
 use crate::{
     config::StudentConfig,
+    extra::{EXTRA_PREFIX, Extra, save_own},
     prepare::Prepare,
     run_watch::RunWatch,
     student::{Student, baseline},
-    train::{Fitted, Setup, fit},
+    train::{Fitted, Setup, fit_with},
     train_config::TrainConfig,
 };
 
@@ -94,6 +95,31 @@ impl Check for BaselineRunConfig {
 /// # Errors
 /// What loading, training, evaluating and writing can meet; each names the file, key or step.
 pub fn run_student_baseline(config: &BaselineRunConfig, run: &mut Run) -> Result<()> {
+    run_student(config, run, "student_baseline_train_time", &mut |dataset, device, run| {
+        let mut student = Student::new(&config.student, dataset.n_items(), device, config.seed)?;
+        let fitted = train_student(config, dataset, &mut student, None, run)?;
+        Ok(Trained { student, fitted })
+    })
+}
+
+/// A trained student.
+#[derive(Debug)]
+pub struct Trained {
+    /// With the weights to be ranked.
+    pub student: Student,
+    /// How it came about.
+    pub fitted: Fitted,
+}
+
+/// How a student is made of data: with what, where, and into which run.
+pub type Train<'a> = dyn FnMut(&Dataset, Device, &mut Run) -> Result<Trained> + 'a;
+
+/// Everything around a training: data, evaluation beside the other rows, files of the run, the table. `train` makes the
+/// student where the configuration names one that is trained; its seconds stand in `metrics/time.json` under `time_key`.
+///
+/// # Errors
+/// What loading, training, evaluating and writing can meet; each names the file, key or step.
+pub fn run_student(config: &BaselineRunConfig, run: &mut Run, time_key: &str, train: &mut Train<'_>) -> Result<()> {
     let started = Instant::now();
     let prepare = Prepare {
         dataset: &config.dataset,
@@ -113,7 +139,7 @@ pub fn run_student_baseline(config: &BaselineRunConfig, run: &mut Run) -> Result
             (valid, None)
         }
         None => {
-            let (student, fitted) = train(config, &dataset, device, run)?;
+            let Trained { student, fitted } = train(&dataset, device, run)?;
             let valid = rank(&student, &dataset.valid, &dataset, config)?;
             test.push((config.student.name().to_owned(), rank(&student, &dataset.test, &dataset, config)?));
             (valid, Some(fitted))
@@ -135,16 +161,28 @@ pub fn run_student_baseline(config: &BaselineRunConfig, run: &mut Run) -> Result
     if config.eval.per_user {
         write_per_user(&run.path().join("metrics/per_user.parquet"), model, &dataset)?;
     }
-    write_times(run, loaded, fitted.as_ref(), started)?;
+    write_times(run, loaded, fitted.as_ref().map(|fitted| (time_key, fitted)), started)?;
     run.print(&comparison.to_table(table_width()));
     run.print(&format!("run folder: {}", run.path().display()));
     Ok(())
 }
 
-fn train(config: &BaselineRunConfig, dataset: &Dataset, device: Device, run: &mut Run) -> Result<(Student, Fitted)> {
-    let student = Student::new(&config.student, dataset.n_items(), device, config.seed)?;
-    let n_parameters = student.params.n_parameters();
-    run.info(&format!("student {}: {n_parameters} parameters", config.student.name()));
+/// Trains `student`, with a guest where there is one, and saves its weights as those of the run.
+///
+/// # Errors
+/// What training and writing can meet.
+pub fn train_student(
+    config: &BaselineRunConfig,
+    dataset: &Dataset,
+    student: &mut Student,
+    extra: Option<&mut dyn Extra>,
+    run: &mut Run,
+) -> Result<Fitted> {
+    let extras = student.params.named().filter(|(name, _)| student.params.role(name) != Some(Role::Buffer));
+    let extras: usize = extras.filter(|(name, _)| name.starts_with(EXTRA_PREFIX)).map(|(_, t)| t.numel()).sum();
+    let n_parameters = student.params.n_parameters() - extras;
+    let more = if extras > 0 { format!(", and {extras} that only training needs") } else { String::new() };
+    run.info(&format!("student {}: {n_parameters} parameters{more}", config.student.name()));
     run.record("n_parameters", json!(n_parameters))?;
     let (folder, resume) = (run.path().to_owned(), run.resumed());
     std::fs::create_dir_all(folder.join("models")).map_err(Error::io(folder.join("models"), "make the folder"))?;
@@ -157,14 +195,14 @@ fn train(config: &BaselineRunConfig, dataset: &Dataset, device: Device, run: &mu
         folder: Some(&folder),
         resume,
     };
-    let fitted = fit(&setup, &student, &mut RunWatch::new(run))?;
+    let fitted = fit_with(&setup, student, extra, &mut RunWatch::new(run))?;
     let metadata = BTreeMap::from([
         ("student".to_owned(), config.student.name().to_owned()),
         ("items_hash".to_owned(), dataset.items_hash.clone()),
         ("data_hash".to_owned(), dataset.hash.clone()),
     ]);
-    save_model(&folder.join(MODEL_FILE), &student.params, &metadata)?;
-    Ok((student, fitted))
+    save_own(&folder.join(MODEL_FILE), &student.params, &metadata)?;
+    Ok(fitted)
 }
 
 fn rank(
@@ -185,14 +223,14 @@ fn beside(config: &BaselineRunConfig) -> Vec<(String, StudentConfig)> {
     rows
 }
 
-fn write_times(run: &Run, loaded: f64, fitted: Option<&Fitted>, started: Instant) -> Result<()> {
+fn write_times(run: &Run, loaded: f64, fitted: Option<(&str, &Fitted)>, started: Instant) -> Result<()> {
     let mut time = json!({
         "load_seconds": loaded,
         "total_seconds": started.elapsed().as_secs_f64(),
         "peak_rss_bytes": anyo_core::memory::peak_rss_bytes(),
     });
-    if let Some(fitted) = fitted {
-        time["student_baseline_train_time"] = json!(fitted.seconds);
+    if let Some((key, fitted)) = fitted {
+        time[key] = json!(fitted.seconds);
         time["epochs"] = json!(fitted.epochs);
         time["steps"] = json!(fitted.steps);
         time["best_epoch"] = json!(fitted.best_epoch);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyo_core::{
-    Batch, Error, Recommender, Result, config,
+    Batch, Error, Recommender, Result,
     data::{self, Catalogue, Dataset, Item},
     torch::{DeviceChoice, load_tensors, tensor_file::load_metadata},
 };
@@ -13,6 +13,7 @@ use crate::{
     config::StudentConfig,
     pipeline::{BaselineRunConfig, MODEL_FILE},
     production::{ExportedStudent, is_exported},
+    saved_run::load_student_run,
     student::{Student, baseline},
 };
 
@@ -53,7 +54,7 @@ impl Loaded {
                 model: Box::new(exported),
             });
         }
-        let config: BaselineRunConfig = config::load_saved(folder)?;
+        let config = load_student_run(folder)?;
         let dataset = data::load(&config.dataset, &config.data, note)?;
         let model: Box<dyn Recommender> = match baseline(&config.student, &dataset) {
             Some(model) => model,

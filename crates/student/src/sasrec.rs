@@ -62,8 +62,8 @@ impl Sasrec {
         Ok(Self { config: config.clone(), item_emb, pos_emb, blocks, ln_last, seen_bias })
     }
 
-    fn embed(&self, input: &Input, mode: &Mode) -> Tensor {
-        let mut x = Tensor::embedding(&self.item_emb, &input.ids, -1, false, false); // [B,T,D]
+    fn embed(&self, items: &Tensor, input: &Input, mode: &Mode) -> Tensor {
+        let mut x = Tensor::embedding(items, &input.ids, -1, false, false); // [B,T,D]
         if self.config.scale_embeddings {
             x *= (self.config.d_model as f64).sqrt();
         }
@@ -134,8 +134,12 @@ impl Network for Sasrec {
         0
     }
 
-    fn states(&self, input: &Input, mode: &Mode) -> Tensor {
-        let mut x = self.embed(input, mode);
+    fn items(&self) -> &Tensor {
+        &self.item_emb
+    }
+
+    fn states_from(&self, items: &Tensor, input: &Input, mode: &Mode) -> Tensor {
+        let mut x = self.embed(items, input, mode);
         for block in &self.blocks {
             x = self.block(block, &x, None, mode);
         }
@@ -145,7 +149,7 @@ impl Network for Sasrec {
     /// The last block answers for the newest place only: half of its work falls away. An empty row gives zeros.
     fn newest(&self, input: &Input) -> Tensor {
         let mode = Mode::Eval;
-        let mut x = self.embed(input, &mode);
+        let mut x = self.embed(&self.item_emb, input, &mode);
         for (i, block) in self.blocks.iter().enumerate() {
             let last = i + 1 == self.blocks.len();
             let newest = last.then(|| {

@@ -73,9 +73,13 @@ impl Network for SasrecDllm2rec {
         self.n_items
     }
 
-    fn states(&self, input: &Input, mode: &Mode) -> Tensor {
+    fn items(&self) -> &Tensor {
+        &self.item_embeddings
+    }
+
+    fn states_from(&self, items: &Tensor, input: &Input, mode: &Mode) -> Tensor {
         let p = self.dropout;
-        let items = Tensor::embedding(&self.item_embeddings, &input.ids, -1, false, false); // [B,T,D]
+        let items = Tensor::embedding(items, &input.ids, -1, false, false); // [B,T,D]
         let x = mode.dropout(&(items + self.positional_embeddings.narrow(0, 0, input.width as i64)), p);
         let queries = self.ln_1.forward(&x);
         // Keys and values see x without its norm, and the residual carries the queries' norm: as released.

@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 
 /// The number is ten times its parameter: Adam moves a parameter by about the learning rate a step, and scores differ
 /// by tens.
-pub(crate) const SEEN_SCALE: f64 = 10.0;
+pub const SEEN_SCALE: f64 = 10.0;
 
 /// For each row of a score matrix the columns of seen items, without repeats.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, path::Path, time::Instant};
 
 use anyo_core::{
     Error, Result,
-    data::{Dataset, Rows},
+    data::{Dataset, Rows, TargetIndex},
     eval::{EvalConfig, evaluate},
     seed::{self, Stream},
-    torch::{Checkpoints, DataIdentity, Due, Gradients, Optimizer, Schedule, load_tensors, save_model},
+    torch::{Checkpoints, DataIdentity, Due, Gradients, Optimizer, Schedule, load_tensors},
 };
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -16,6 +16,7 @@ use crate::{
     batch::{Examples, Sampler},
     config::{Recipe, StudentConfig},
     dropout::Mode,
+    extra::{Extra, Folded, Step, Tables, load_own, own_weights, save_own},
     loss::{Loss, Targets},
     seen::Seen,
     student::Student,
@@ -129,13 +130,29 @@ pub struct Setup<'a> {
 /// # Errors
 /// No training rows, a loss that is not finite, a full disk, a checkpoint of other data, or [`Error::Interrupted`].
 pub fn fit(setup: &Setup<'_>, student: &Student, watch: &mut dyn Watch) -> Result<Fitted> {
-    Trainer::new(setup, student)?.run(watch)
+    fit_with(setup, student, None, watch)
 }
 
-struct Trainer<'a> {
+/// [`fit`] with a guest; its part is folded into the weights that are left.
+///
+/// # Errors
+/// As [`fit`], and those of the guest.
+pub fn fit_with<'g>(
+    setup: &Setup<'_>,
+    student: &Student,
+    extra: Option<&'g mut (dyn Extra + 'g)>,
+    watch: &mut dyn Watch,
+) -> Result<Fitted> {
+    Trainer::new(setup, student, extra)?.run(watch)
+}
+
+struct Trainer<'a, 'g> {
     setup: Setup<'a>,
     recipe: Recipe<'a>,
     student: &'a Student,
+    extra: Option<&'g mut (dyn Extra + 'g)>,
+    /// Numbers of the targets, for the guest.
+    index: Option<TargetIndex<'a>>,
     examples: Examples<'a>,
     sampler: Sampler,
     loss: Loss,
@@ -150,8 +167,8 @@ struct Trainer<'a> {
     seconds_before: f64,
 }
 
-impl<'a> Trainer<'a> {
-    fn new(setup: &Setup<'a>, student: &'a Student) -> Result<Self> {
+impl<'a, 'g> Trainer<'a, 'g> {
+    fn new(setup: &Setup<'a>, student: &'a Student, extra: Option<&'g mut (dyn Extra + 'g)>) -> Result<Self> {
         let Setup { dataset, train, .. } = *setup;
         let name = setup.student.name();
         let recipe = setup.student.recipe().ok_or_else(|| Error::invalid(format!("`{name}` is not trained")))?;
@@ -171,6 +188,8 @@ impl<'a> Trainer<'a> {
         Ok(Self {
             recipe,
             student,
+            index: extra.is_some().then(|| TargetIndex::new(&dataset.train)),
+            extra,
             sampler: Sampler::new(recipe.loss, &counts),
             loss: Loss::new(recipe.loss, &counts),
             valid: dataset.valid.sample(train.valid_rows, &mut seed::rng(setup.seed, Stream::Shuffle, u64::MAX, 0)),
@@ -230,8 +249,10 @@ impl<'a> Trainer<'a> {
             }
         }
         self.save()?;
-        if let Some(best) = &self.best_weights {
-            self.student.load(best)?;
+        match &self.best_weights {
+            Some(best) => load_own(self.student, best)?,
+            // Never undone: this is the student that is left.
+            None => drop(Folded::new(self.extra.as_deref(), self.student)?),
         }
         Ok(Fitted {
             epochs: self.state.epoch,
@@ -271,9 +292,15 @@ impl<'a> Trainer<'a> {
             loss,
             best: state.best_bits.map(|bits| (self.setup.train.metric.as_str(), f64::from_bits(bits))),
         });
+        // Taken at every step, so that what is written is of one step, whether or not the run was interrupted.
+        let further = self.extra.as_mut().map(|extra| extra.scalars()).unwrap_or_default();
         if state.step.is_multiple_of(self.setup.train.log_every) {
-            let values =
-                [("train/loss", sum / targets as f64), ("train/grad_norm", report.grad_norm), ("train/lr", report.lr)];
+            let mut values = vec![
+                ("train/loss", sum / targets as f64),
+                ("train/grad_norm", report.grad_norm),
+                ("train/lr", report.lr),
+            ];
+            values.extend(further);
             watch.scalars(state.step, &values)?;
         }
         Ok(())
@@ -288,16 +315,44 @@ impl<'a> Trainer<'a> {
         let negatives = self.examples.negatives(&batch, &mut self.sampler, seed, epoch, micro);
         let n = batch.positives.len();
         let mode = Mode::train(seed::derive(seed, Stream::Dropout, epoch, micro));
-        let states = network.states(&batch.input, &mode); // [B,T,D]
+        let tables = self.extra.as_mut().map_or_else(|| Ok(Tables::default()), |extra| extra.tables(self.student))?;
+        let items = tables.items.as_ref().unwrap_or_else(|| network.items());
+        let states = network.states_from(items, &batch.input, &mode); // [B,T,D]
         let width = states.size()[2];
         let places = Tensor::from_slice(&batch.places).to_device(device);
         let states = states.reshape([-1, width]).index_select(0, &places); // [N,D]
-        let head = network.head();
+        let mut head = network.head();
+        if let Some(weight) = tables.head {
+            head.weight = weight;
+        }
         let seen = if head.seen_bias.is_some() { self.examples.seen(&batch) } else { Seen::default() };
         let targets = Targets { positives: &batch.positives, seen: &seen };
-        let found = self.loss.grad(&states.detach(), &head, targets, &negatives, 1.0 / n as f64);
+        let (detached, scale) = (states.detach(), 1.0 / n as f64);
+        let (found, graph) = match (self.extra.as_mut(), &self.index) {
+            (Some(extra), Some(index)) => {
+                let added = extra.grad(&Step {
+                    epoch,
+                    epochs: self.setup.train.epochs,
+                    batch: micro,
+                    seed,
+                    numbers: &self.examples.numbers(&batch, index),
+                    targets,
+                    negatives: &negatives,
+                    states: &detached,
+                    head: &head,
+                    loss: &self.loss,
+                    scale,
+                })?;
+                (added.grad, added.graph)
+            }
+            _ => (self.loss.grad(&detached, &head, targets, &negatives, scale), None),
+        };
+        let mut surrogate = found.surrogate(&states, &head);
+        if let Some(graph) = graph {
+            surrogate += graph;
+        }
         let inputs: Vec<Tensor> = params.trainable().map(|(_, t)| t.shallow_clone()).collect();
-        let gradients = Tensor::f_run_backward(&[found.surrogate(&states, &head)], &inputs, false, false)?;
+        let gradients = Tensor::f_run_backward(&[surrogate], &inputs, false, false)?;
         let gradients = gradients.into_iter().map(|g| g.defined().then_some(g)).collect();
         let mean = Tensor::from(found.sum / n as f64);
         self.gradients.add_given(&mean, n as f64, gradients)?;
@@ -322,6 +377,7 @@ impl<'a> Trainer<'a> {
         if self.valid.is_empty() {
             return Ok(());
         }
+        let folded = Folded::new(self.extra.as_deref(), self.student)?;
         let evaluation = evaluate(self.student, &self.valid, dataset, &eval.for_selection(), seed)?;
         let value = evaluation.value(&train.metric).ok_or_else(|| unknown_metric(&train.metric, eval))?;
         let values: Vec<(String, f64)> =
@@ -334,9 +390,9 @@ impl<'a> Trainer<'a> {
         watch.note(&format!("epoch {epoch}: loss {loss:.4}, valid {metric} {value:.4}{mark}"));
         if better {
             (self.state.best_bits, self.state.best_epoch, self.state.waited) = (Some(value.to_bits()), epoch, 0);
-            let best = self.student.params.snapshot()?;
+            let best = own_weights(&self.student.params)?;
             if let Some(folder) = self.setup.folder {
-                save_model(&folder.join("models").join(BEST_FILE), &self.student.params, &BTreeMap::new())?;
+                save_own(&folder.join("models").join(BEST_FILE), &self.student.params, &BTreeMap::new())?;
             }
             self.best_weights = Some(best);
         } else {
@@ -349,7 +405,7 @@ impl<'a> Trainer<'a> {
                 self.state.stopped_early = true;
             }
         }
-        Ok(())
+        folded.undo()
     }
 
     fn seconds(&self) -> f64 {

@@ -4,11 +4,10 @@ use std::path::Path;
 
 use anyo_core::{
     Batch, Error, Recommender, Result,
-    config::load_saved,
     data::Dataset,
     torch::{Params, load_tensors, tensor_file::load_metadata},
 };
-use anyo_student::{BaselineRunConfig, MODEL_FILE, Student, batch::Input, config::StudentConfig};
+use anyo_student::{MODEL_FILE, Student, batch::Input, config::StudentConfig, load_student_run};
 use serde_json::json;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -64,7 +63,7 @@ impl Encoder {
     /// When files are missing or damaged, the run's recommender has no weights, or items or rows are others (the message
     /// has both hashes).
     pub fn from_run(run: &Path, dataset: &Dataset, device: Device) -> Result<Self> {
-        let config: BaselineRunConfig = load_saved(run)?;
+        let config = load_student_run(run)?;
         let source = format!("{} of {}", config.student.name(), run.display());
         let path = run.join(MODEL_FILE);
         let refuse =

@@ -140,6 +140,18 @@ pub fn load_saved<C: DeserializeOwned>(run: &Path) -> Result<C> {
     extract::strict(&tree).map_err(|message| Problem::new("", format!("{name}: {message}")).into())
 }
 
+/// As [`load_saved`] for a reader that knows nothing of `keys`: they are left out, where they are there.
+///
+/// # Errors
+/// As [`load_saved`].
+pub fn load_saved_without<C: DeserializeOwned>(run: &Path, keys: &[&str]) -> Result<C> {
+    let path = run.join("config.yaml");
+    let name = path.display().to_string();
+    let mut tree = yaml::read(&path, &name)?;
+    keys.iter().for_each(|key| drop(tree.remove(key)));
+    extract::strict(&tree).map_err(|message| Problem::new("", format!("{name}: {message}")).into())
+}
+
 /// The groups below these folders with their options, sorted; nested groups read `student/optim`.
 pub fn list_groups(search: &SearchPath) -> Vec<(String, Vec<String>)> {
     search.groups()

@@ -24,7 +24,7 @@ pub(crate) use self::{
 };
 pub use self::{
     folder::{create, write_atomic},
-    resolve::resolve_run,
+    resolve::{latest_run_where, resolve_run, resolve_run_of},
 };
 use crate::{
     Error, Result,

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chrono::DateTime;
+use chrono::{DateTime, FixedOffset};
 
 use super::record;
 use crate::{Error, Result};
@@ -16,6 +16,30 @@ use crate::{Error, Result};
 /// [`Error::Invalid`] naming what is there instead: no folder, no `config.yaml`, a sweep folder, a run of another app.
 pub fn resolve_run(run: impl AsRef<Path>, app: &str) -> Result<PathBuf> {
     resolve_in(Path::new("result"), run.as_ref(), app)
+}
+
+/// As [`resolve_run`] for whatever one of several apps made: `latest` is the newest run of any of them.
+///
+/// # Errors
+/// As [`resolve_run`].
+pub fn resolve_run_of(run: impl AsRef<Path>, apps: &[&str]) -> Result<PathBuf> {
+    let (results, run) = (Path::new("result"), run.as_ref());
+    let is_one = |app: &str| apps.contains(&app);
+    if run == Path::new("latest") {
+        if let Some(path) = newest(results, &is_one) {
+            return Ok(path);
+        }
+    } else if let Some(app) = app_of(run).filter(|app| is_one(app)) {
+        return resolve_in(results, run, &app);
+    }
+    resolve_in(results, run, apps.first().copied().unwrap_or_default())
+}
+
+/// The newest run folder under `result/`, jobs of sweeps included, that `fits`.
+pub fn latest_run_where(fits: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
+    let mut runs = started(Path::new("result"));
+    runs.sort_by_key(|(started, _)| std::cmp::Reverse(*started));
+    runs.into_iter().map(|(_, dir)| dir).find(|dir| fits(dir))
 }
 
 fn resolve_in(results: &Path, run: &Path, app: &str) -> Result<PathBuf> {
@@ -44,8 +68,7 @@ fn resolve_in(results: &Path, run: &Path, app: &str) -> Result<PathBuf> {
             "name a folder result/result_…".into(),
         ));
     }
-    let made_by = record::read(&run.join("run.yaml")).and_then(|r| Some(r.get("app")?.as_str()?.to_owned()));
-    match made_by {
+    match app_of(run) {
         Some(other) if other != app => {
             Err(fail(format!("{shown} is a run of {other}, not of {app}"), format!("name a run of {app}, or `latest`")))
         }
@@ -59,18 +82,31 @@ fn fail(message: String, hint: String) -> Error {
 
 /// The run whose record has the latest start, jobs of sweeps included.
 fn latest(results: &Path, app: &str) -> Option<PathBuf> {
+    newest(results, &|other| other == app)
+}
+
+fn newest(results: &Path, is_one: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
+    let mut runs = started(results);
+    runs.retain(|(_, dir)| app_of(dir).is_some_and(|app| is_one(&app)));
+    runs.into_iter().max().map(|(_, dir)| dir)
+}
+
+fn app_of(run: &Path) -> Option<String> {
+    Some(record::read(&run.join("run.yaml"))?.get("app")?.as_str()?.to_owned())
+}
+
+/// Every run folder with its start.
+fn started(results: &Path) -> Vec<(DateTime<FixedOffset>, PathBuf)> {
     let runs = folders(results).into_iter().flat_map(|dir| {
         let jobs = if dir.join("sweep.yaml").is_file() { folders(&dir) } else { Vec::new() };
         std::iter::once(dir).chain(jobs)
     });
     runs.filter_map(|dir| {
         let record = record::read(&dir.join("run.yaml"))?;
-        let is_app = record.get("app")?.as_str()? == app;
         let started = DateTime::parse_from_rfc3339(record.get("started")?.as_str()?).ok()?;
-        (is_app && dir.join("config.yaml").is_file()).then_some((started, dir))
+        dir.join("config.yaml").is_file().then_some((started, dir))
     })
-    .max()
-    .map(|(_, dir)| dir)
+    .collect()
 }
 
 fn folders(dir: &Path) -> Vec<PathBuf> {

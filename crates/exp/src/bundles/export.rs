@@ -6,14 +6,14 @@ use anyo_core::{
     Error, Result,
     bundle::{Bundle, dllm2rec},
     config::{Check, Problem},
-    run::{Run, RunConfig, resolve_run},
+    run::{Run, RunConfig, resolve_run_of},
     torch::{DeviceChoice, device},
 };
-use anyo_student::{ExportConfig, Source, export_bundle};
+use anyo_student::{ExportConfig, STUDENT_APPS, Source, export_bundle};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{BUNDLE_FOLDER, DLLM2REC_FOLDER, STUDENT_APP, summary};
+use super::{BUNDLE_FOLDER, DLLM2REC_FOLDER, summary};
 
 /// The whole configuration of `export-bundle`; defaults and meanings stand in `conf/export-bundle.yaml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ pub(super) fn run(config: &ExportRunConfig, run: &mut Run) -> Result<()> {
     let chosen = config.device.choose()?;
     run.info(&format!("device {}; {threads}", chosen.why));
     run.record("device", json!({"chosen": chosen.why, "threads": threads}))?;
-    let student_run = resolve_run(&config.student_run, STUDENT_APP)?;
+    let student_run = resolve_run_of(&config.student_run, STUDENT_APPS)?;
     let source = Source::open(&student_run, config.data_root.as_deref(), config.device, &mut |note| run.info(note))?;
     let dataset = &source.dataset;
     run.record("teacher", json!({"run": student_run, "name": source.config.student.name()}))?;

@@ -5,7 +5,8 @@ mod import;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
-use anyo_core::{bundle::Manifest, cli, run::resolve_run};
+use anyo_core::{bundle::Manifest, cli, run::resolve_run_of};
+use anyo_student::STUDENT_APPS;
 
 pub use self::{
     export::ExportRunConfig,
@@ -16,8 +17,6 @@ pub use self::{
 pub const BUNDLE_FOLDER: &str = "bundle";
 /// Folder of DLLM2Rec's three files inside a run folder.
 pub const DLLM2REC_FOLDER: &str = "dllm2rec";
-/// The application whose runs can be exported.
-pub(crate) const STUDENT_APP: &str = "run-student-baseline";
 
 /// `export-bundle`.
 pub fn export_main(words: impl Iterator<Item = OsString>) -> ExitCode {
@@ -56,7 +55,7 @@ pub(crate) fn with_run(mut words: Vec<OsString>) -> Vec<OsString> {
     }
     for word in &mut words {
         if *word == *format!("{KEY}latest")
-            && let Ok(found) = resolve_run("latest", STUDENT_APP)
+            && let Ok(found) = resolve_run_of("latest", STUDENT_APPS)
         {
             *word = format!("{KEY}{}", found.display()).into();
         }

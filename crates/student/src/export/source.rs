@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use anyo_core::{
     Error, Recommender, Result,
     bundle::Position,
-    config,
     data::{self, Dataset},
     torch::DeviceChoice,
 };
@@ -15,6 +14,7 @@ use super::{ExportConfig, Pass, trained_at_every_place};
 use crate::{
     pipeline::BaselineRunConfig,
     recommend::open_student,
+    saved_run::load_student_run,
     student::{Student, baseline},
 };
 
@@ -46,7 +46,7 @@ impl Source {
         device: DeviceChoice,
         note: &mut dyn FnMut(&str),
     ) -> Result<Self> {
-        let mut config: BaselineRunConfig = config::load_saved(run)?;
+        let mut config = load_student_run(run)?;
         if let Some(root) = data_root {
             root.clone_into(&mut config.data.root);
         }

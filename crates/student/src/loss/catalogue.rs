@@ -1,9 +1,9 @@
 //! Losses over the whole catalogue in blocks of rows: cross-entropy and DROS's term.
 
 use anyo_core::{parallel::sum_over_rows, torch::raw};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use super::{Head, LossGrad, Targets, kernel};
+use super::{Head, LossGrad, OverCatalogue, Targets, kernel};
 use crate::seen::SEEN_SCALE;
 
 /// Scores held at once, in elements: 4 MB in f32, measured best of 1, 4 and 16 MB on two cores.
@@ -11,17 +11,34 @@ const BLOCK: usize = 1 << 20;
 /// Rows that one thread takes at a time.
 const ROWS: usize = 16;
 
-/// Softmax cross-entropy against `positives` (`specs`: the loss of BERT4Rec and of SASRec with full softmax).
+/// Softmax cross-entropy against `positives` (`specs`: the loss of BERT4Rec and of SASRec with full softmax), or without
+/// `own` that of a guest's slots alone.
 pub(super) fn cross_entropy(
     states: &Tensor,
     head: &Head,
     targets: Targets<'_>,
-    inv_temperature: f64,
+    (inv_temperature, own): (f64, bool),
     scale: f64,
+    over: &OverCatalogue<'_>,
 ) -> LossGrad {
     let n_items = head.weight.size()[0] as usize;
-    blocks(states, head, targets, |scores, positives| {
-        if raw::is_plain::<f32>(scores) {
+    blocks(states, head, targets, true, |start, scores, positives| {
+        if !over.is_empty() || !own {
+            on_host(scores, |scores| {
+                sum_over_rows(scores, n_items, ROWS, Vec::new, |slots, at, row| {
+                    let target = positives[at];
+                    visit(over, start + at, row, slots);
+                    if slots.is_empty() && own {
+                        return kernel::cross_entropy_row(row, target as usize, scale as f32, inv_temperature as f32);
+                    }
+                    slots.insert(0, (target as u32, if own { 1.0 } else { 0.0 }));
+                    let (loss, extra) =
+                        kernel::cross_entropy_slots_row(row, slots, scale as f32, inv_temperature as f32);
+                    tell(over, start + at, extra);
+                    loss
+                })
+            })
+        } else if raw::is_plain::<f32>(scores) {
             sum_over_rows(
                 raw::slice_mut(scores),
                 n_items,
@@ -51,13 +68,28 @@ pub(super) fn dros(
     states: &Tensor,
     head: &Head,
     targets: Targets<'_>,
-    propensity: &[f32],
-    beta: f64,
+    (propensity, beta): (&[f32], f64),
     scale: f64,
+    over: &OverCatalogue<'_>,
 ) -> LossGrad {
     let n_items = head.weight.size()[0] as usize;
-    blocks(states, head, targets, |scores, positives| {
-        if raw::is_plain::<f32>(scores) {
+    blocks(states, head, targets, true, |start, scores, positives| {
+        if !over.is_empty() {
+            let scratch = || (vec![0.0; n_items], Vec::new());
+            on_host(scores, |scores| {
+                sum_over_rows(scores, n_items, ROWS, scratch, |(work, slots), at, row| {
+                    let (target, beta, scale) = (positives[at], beta as f32, scale as f32);
+                    visit(over, start + at, row, slots);
+                    if slots.is_empty() {
+                        return kernel::dros_row(row, propensity, target as usize, beta, scale, work);
+                    }
+                    slots.insert(0, (target as u32, 1.0));
+                    let (loss, extra) = kernel::dros_slots_row(row, propensity, slots, beta, scale, work);
+                    tell(over, start + at, extra);
+                    loss
+                })
+            })
+        } else if raw::is_plain::<f32>(scores) {
             sum_over_rows(
                 raw::slice_mut(scores),
                 n_items,
@@ -80,19 +112,71 @@ pub(super) fn dros(
     })
 }
 
-/// Goes through the targets in blocks: `step` turns a block of scores into its gradient and returns the loss.
+/// Shows every target's scores over the catalogue to `over.look`; a pass of its own, in blocks.
+pub fn scan(states: &Tensor, head: &Head, targets: Targets<'_>, over: &OverCatalogue<'_>) {
+    let Some(look) = over.look else { return };
+    let _guard = tch::no_grad_guard();
+    let n_items = head.weight.size()[0] as usize;
+    let _ = blocks(states, head, targets, false, |start, scores, _| {
+        on_host(scores, |scores| {
+            sum_over_rows(
+                scores,
+                n_items,
+                ROWS,
+                || (),
+                |(), at, row| {
+                    look(start + at, row);
+                    0.0
+                },
+            )
+        })
+    });
+}
+
+/// The guest's look at a row, then its slots.
+fn visit(over: &OverCatalogue<'_>, at: usize, row: &[f32], slots: &mut Vec<(u32, f32)>) {
+    if let Some(look) = over.look {
+        look(at, row);
+    }
+    slots.clear();
+    if let Some(fill) = over.fill {
+        fill(at, slots);
+    }
+}
+
+fn tell(over: &OverCatalogue<'_>, at: usize, loss: f64) {
+    if let Some(told) = over.told {
+        told(at, loss);
+    }
+}
+
+/// Calls `body` with the scores as a slice; those of another device go to the CPU and come back, for guests are at home
+/// there.
+fn on_host(scores: &mut Tensor, body: impl FnOnce(&mut [f32]) -> f64) -> f64 {
+    if raw::is_plain::<f32>(scores) {
+        return body(raw::slice_mut(scores));
+    }
+    let mut host = scores.to_device(Device::Cpu).contiguous();
+    let sum = body(raw::slice_mut(&mut host));
+    scores.copy_(&host);
+    sum
+}
+
+/// Goes through the targets in blocks: `step` (first target, scores, target items) turns a block of scores into its
+/// gradient and returns the loss; without `backward` nothing becomes of what it leaves.
 fn blocks(
     states: &Tensor,
     head: &Head,
     targets: Targets<'_>,
-    mut step: impl FnMut(&mut Tensor, &[i32]) -> f64,
+    backward: bool,
+    mut step: impl FnMut(usize, &mut Tensor, &[i32]) -> f64,
 ) -> LossGrad {
     let n_items = head.weight.size()[0];
     let Targets { positives, seen } = targets;
     let n = positives.len();
     let seen_value = head.seen_value();
     let rows = (BLOCK / n_items as usize).clamp(16, 4096).min(n.max(1));
-    let mut total = LossGrad::zeros(states, head);
+    let mut total = if backward { LossGrad::zeros(states, head) } else { LossGrad::nothing() };
     let mut buffer = Tensor::empty([rows as i64, n_items], (Kind::Float, states.device()));
     let weight_t = head.weight.detach().transpose(0, 1);
     for start in (0..n).step_by(rows) {
@@ -106,7 +190,10 @@ fn blocks(
         if let Some(value) = seen_value {
             seen.add(&scores, start, value);
         }
-        total.sum += step(&mut scores, &positives[start..start + len as usize]);
+        total.sum += step(start, &mut scores, &positives[start..start + len as usize]);
+        if !backward {
+            continue;
+        }
         if let Some(grad) = total.seen_bias.as_mut() {
             *grad += SEEN_SCALE * seen.sum(&scores, start);
         }

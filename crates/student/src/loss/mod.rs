@@ -6,6 +6,7 @@
 
 mod catalogue;
 mod kernel;
+mod over;
 mod pairwise;
 mod sampled;
 
@@ -17,7 +18,9 @@ use crate::{
     seen::{SEEN_SCALE, Seen},
 };
 
-pub(crate) use kernel::{axpy, dot};
+pub use catalogue::scan;
+pub use kernel::{axpy, dot};
+pub use over::{Fill, Look, OverCatalogue, Slots};
 
 /// The scoring head: `score_i = state · weight_i + bias_i`.
 #[derive(Debug)]
@@ -46,7 +49,7 @@ impl Head {
     }
 
     /// What is added to the score of a seen item; `None` without such a number.
-    pub(crate) fn seen_value(&self) -> Option<f32> {
+    pub fn seen_value(&self) -> Option<f32> {
         self.seen_bias.as_ref().map(|b| (b.double_value(&[0]) * SEEN_SCALE) as f32)
     }
 }
@@ -76,7 +79,8 @@ pub struct LossGrad {
 }
 
 impl LossGrad {
-    fn zeros(states: &Tensor, head: &Head) -> Self {
+    /// No loss and no gradients, in the shapes of these.
+    pub fn zeros(states: &Tensor, head: &Head) -> Self {
         Self {
             sum: 0.0,
             states: states.zeros_like(),
@@ -86,7 +90,13 @@ impl LossGrad {
         }
     }
 
-    fn add(&mut self, other: Self) {
+    /// Without gradients at all.
+    fn nothing() -> Self {
+        Self { sum: 0.0, states: Tensor::new(), weight: Tensor::new(), bias: None, seen_bias: None }
+    }
+
+    /// Adds another loss on the same states and head.
+    pub fn add(&mut self, other: Self) {
         self.sum += other.sum;
         self.states += other.states;
         self.weight += other.weight;
@@ -130,6 +140,11 @@ impl Loss {
         Self { config: config.clone(), propensity, proposal: crate::batch::proposal(config.negatives, counts) }
     }
 
+    /// The weight of DROS's term, 0 without it.
+    pub fn dros_alpha(&self) -> f64 {
+        self.config.dros_alpha
+    }
+
     /// Loss and gradients over N targets.
     ///
     /// states `[N, D]` without a graph, `negatives` as the form needs them; the gradients are those of `scale` times
@@ -142,10 +157,32 @@ impl Loss {
         negatives: &Negatives,
         scale: f64,
     ) -> LossGrad {
+        self.grad_with(states, head, targets, negatives, scale, &OverCatalogue::default())
+    }
+
+    /// [`Loss::grad`] with a guest in the pass over the catalogue: `over.look` has seen every target's scores once this
+    /// returns, if need be in a pass of its own.
+    ///
+    /// The sum is that of the loss alone; the guest's slots are in the gradients and in what it was told.
+    pub fn grad_with(
+        &self,
+        states: &Tensor,
+        head: &Head,
+        targets: Targets<'_>,
+        negatives: &Negatives,
+        scale: f64,
+        over: &OverCatalogue<'_>,
+    ) -> LossGrad {
         let positives = targets.positives;
         let _guard = tch::no_grad_guard();
         let c = &self.config;
         let inv_temperature = 1.0 / c.temperature;
+        let (has_ce, has_dros) = (c.name == LossName::Ce || over.slots == Slots::CrossEntropy, c.dros_alpha > 0.0);
+        // Who looks, looks at the first pass; slots go where they belong.
+        let (in_ce, in_dros) = (over.only(true, Slots::CrossEntropy), over.only(!has_ce, Slots::Dros));
+        if !has_ce && !has_dros {
+            scan(states, head, targets, over);
+        }
         let mut total = match c.name {
             LossName::Bce => pairwise::grad(states, head, positives, negatives, pairwise::Form::Bce, scale),
             LossName::Gbce => {
@@ -153,13 +190,17 @@ impl Loss {
                     pairwise::Form::Gbce { beta: gbce_beta(c.gbce_t, c.n_negatives, head.weight.size()[0] as usize) };
                 pairwise::grad(states, head, positives, negatives, form, scale)
             }
-            LossName::Ce => catalogue::cross_entropy(states, head, targets, inv_temperature, scale),
+            LossName::Ce => catalogue::cross_entropy(states, head, targets, (inv_temperature, true), scale, &in_ce),
             LossName::SampledSoftmax => {
                 sampled::grad(states, head, targets, negatives, (c.logq, &self.proposal), inv_temperature, scale)
             }
         };
-        if c.dros_alpha > 0.0 {
-            let mut dros = catalogue::dros(states, head, targets, &self.propensity, c.dros_beta, scale * c.dros_alpha);
+        if has_ce && c.name != LossName::Ce {
+            total.add(catalogue::cross_entropy(states, head, targets, (inv_temperature, false), scale, &in_ce));
+        }
+        if has_dros {
+            let scale = scale * c.dros_alpha;
+            let mut dros = catalogue::dros(states, head, targets, (&self.propensity, c.dros_beta), scale, &in_dros);
             dros.sum *= c.dros_alpha;
             total.add(dros);
         }

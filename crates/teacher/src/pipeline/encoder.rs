@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use anyo_core::{
     Error, Result,
     data::Dataset,
-    run::{Run, resolve_run},
+    run::{Run, resolve_run_of},
     torch::{load_tensors, save_model, tensor_file::load_metadata},
 };
-use anyo_student::{RunWatch, Setup, Student, fit};
+use anyo_student::{RunWatch, STUDENT_APPS, Setup, Student, fit};
 use serde_json::json;
 use tch::Device;
 
@@ -34,7 +34,7 @@ pub(super) fn check(config: &TeacherRunConfig) -> Result<()> {
 
 pub(super) fn open(config: &TeacherRunConfig, dataset: &Dataset, device: Device, run: &mut Run) -> Result<Encoder> {
     let encoder = match &config.teacher.encoder_run {
-        Some(path) => Encoder::from_run(&resolve_run(path, "run-student-baseline")?, dataset, device)?,
+        Some(path) => Encoder::from_run(&resolve_run_of(path, STUDENT_APPS)?, dataset, device)?,
         None => on_the_spot(config, dataset, device, run)?,
     };
     run.info(&format!("encoder: {}, states of width {}", encoder.source(), encoder.state_width()));
