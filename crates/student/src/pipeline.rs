@@ -6,7 +6,7 @@ use anyo_core::{
     Error, Recommender, Result,
     config::{Check, Problem, Ranges},
     data::{self, DataConfig, Dataset, DatasetConfig},
-    eval::{Comparison, EvalConfig, Evaluation, evaluate, write_metrics, write_per_user},
+    eval::{Comparison, EvalConfig, Evaluation, evaluate, write_metrics, write_other_ranks, write_per_user},
     run::{Run, RunConfig},
     torch::{DeviceChoice, Dtype, save_model},
 };
@@ -134,6 +134,7 @@ pub fn run_student_baseline(config: &BaselineRunConfig, run: &mut Run) -> Result
     run.write_json("metrics/compare.json", &comparison.to_json())?;
     if config.eval.per_user {
         write_per_user(&run.path().join("metrics/per_user.parquet"), model, &dataset)?;
+        write_other_ranks(&run.path().join("metrics/other_ranks.parquet"), &comparison, &dataset)?;
     }
     write_times(run, loaded, fitted.as_ref(), started)?;
     run.print(&comparison.to_table(table_width()));

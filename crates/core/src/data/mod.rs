@@ -36,6 +36,6 @@ pub use dataset::{Dataset, Item};
 #[cfg(feature = "data")]
 pub use load::load;
 #[cfg(feature = "data")]
-pub use parquet::{Column, write_parquet};
+pub use parquet::{Column, parquet_columns, read_parquet, write_parquet};
 pub use rows::Rows;
 pub use target_index::TargetIndex;

@@ -59,21 +59,8 @@ impl Sums {
         seed: u64,
         threads: usize,
     ) -> Option<Vec<[f64; 2]>> {
-        if resamples == 0 || self.n_clusters() < 2 {
-            return None;
-        }
+        let draws = self.draws(resamples, seed, threads)?;
         let figures = self.width - 1;
-        let mut draws = vec![0.0; resamples * figures];
-        let share = resamples.div_ceil(threads.max(1));
-        thread::scope(|scope| {
-            for (part, out) in draws.chunks_mut(share * figures).enumerate() {
-                scope.spawn(move || {
-                    for (i, out) in out.chunks_exact_mut(figures).enumerate() {
-                        out.copy_from_slice(&self.resample(seed, (part * share + i) as u64));
-                    }
-                });
-            }
-        });
         let tail = (1.0 - confidence) / 2.0;
         let interval = |figure: usize| {
             let mut column: Vec<f64> = draws.iter().skip(figure).step_by(figures).copied().collect();
@@ -81,6 +68,26 @@ impl Sums {
             [quantile(&column, tail), quantile(&column, 1.0 - tail)]
         };
         Some((0..figures).map(interval).collect())
+    }
+
+    /// The means under each resample, `[resamples · (width - 1)]`; `None` without resamples or with fewer than two users.
+    pub(crate) fn draws(&self, resamples: usize, seed: u64, threads: usize) -> Option<Vec<f64>> {
+        if resamples == 0 || self.n_clusters() < 2 {
+            return None;
+        }
+        let figures = self.width - 1;
+        let mut draws = vec![0.0; resamples * figures];
+        let share = resamples.div_ceil(threads.max(1));
+        thread::scope(|scope| {
+            for (part, out) in draws.chunks_mut((share * figures).max(1)).enumerate() {
+                scope.spawn(move || {
+                    for (i, out) in out.chunks_exact_mut(figures).enumerate() {
+                        out.copy_from_slice(&self.resample(seed, (part * share + i) as u64));
+                    }
+                });
+            }
+        });
+        Some(draws)
     }
 
     fn resample(&self, seed: u64, resample: u64) -> Vec<f64> {
@@ -110,7 +117,7 @@ fn divide(mut total: Vec<f64>) -> Vec<f64> {
 }
 
 /// The quantile with linear interpolation between the two nearest of `sorted`, which must not be empty.
-fn quantile(sorted: &[f64], q: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
     let place = q * (sorted.len() - 1) as f64;
     let below = place.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);
