@@ -6,7 +6,7 @@ use anyo_core::config::{SearchPath, compose_all};
 use anyo_student::BaselineRunConfig;
 use anyo_teacher::TeacherRunConfig;
 
-use crate::{bundles, run_lm};
+use crate::{bundles, eval_all::EvalAllConfig, run_lm};
 
 /// Stand for the values that a user must give (`???`).
 const GIVEN: &[&str] = &["dataset.path=my.csv", "dataset.columns.user=user", "dataset.columns.item=item"];
@@ -22,6 +22,7 @@ pub fn compose_conf(conf: &Path) -> Vec<(String, Result<usize, String>)> {
                 let given: Vec<&str> = ["teacher.lm=folder"].iter().chain(GIVEN).copied().collect();
                 compose_all::<TeacherRunConfig>(&search, name, &given)
             }
+            "run-eval-all" => compose_all::<EvalAllConfig>(&search, name, GIVEN),
             "export-bundle" => compose_all::<bundles::ExportRunConfig>(&search, name, &["student_run=latest"]),
             "import-bundle" => {
                 let given: Vec<&str> = ["from=lists.tsv", "position=train"].iter().chain(GIVEN).copied().collect();

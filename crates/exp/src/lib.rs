@@ -1,9 +1,11 @@
 //! Composition root: nothing but the binaries and their integration tests.
 
+pub mod apps;
 pub mod bench_lm;
 pub mod bench_student;
 pub mod bundles;
 pub mod compose;
 pub mod doctor;
+pub mod eval_all;
 pub mod recommend;
 pub mod run_lm;
