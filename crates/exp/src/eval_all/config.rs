@@ -31,15 +31,8 @@ pub struct EvalAllConfig {
     pub named: BTreeMap<String, Vec<String>>,
     /// Seeds of the students that are trained here.
     pub seeds: Vec<u64>,
-    /// Seed of the one teacher that is trained here.
-    pub teacher_seed: u64,
-    /// Overrides of run-teacher; null trains no teacher.
-    #[serde(deserialize_with = "Option::deserialize")]
-    pub teacher: Option<Vec<String>>,
-    /// Overrides of run-student-baseline.
-    pub baseline: Vec<String>,
-    /// Overrides of run-distill, by the name of the method.
-    pub distill: BTreeMap<String, Vec<String>>,
+    /// What is trained here where no run is named.
+    pub stages: StagesConfig,
     /// The method that every other one is tested against.
     pub reference: String,
     /// Metrics of the tables, such as `ndcg@10`.
@@ -66,6 +59,21 @@ pub struct EvalAllConfig {
     pub data: DataConfig,
     /// Where the comparison writes.
     pub run: RunConfig,
+}
+
+/// `stages:`, what each kind of run is told. (Not `teacher:` at the top: that would be the group `conf/teacher/`.)
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StagesConfig {
+    /// Overrides of run-teacher; null trains no teacher.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub teacher: Option<Vec<String>>,
+    /// Seed of the one teacher.
+    pub teacher_seed: u64,
+    /// Overrides of run-student-baseline.
+    pub baseline: Vec<String>,
+    /// Overrides of run-distill, by the name of the method; null leaves the method out.
+    pub distill: BTreeMap<String, Option<Vec<String>>>,
 }
 
 /// A metric by its key.
@@ -98,6 +106,13 @@ impl Measure {
     /// As people write it: `NDCG@10`.
     pub(super) fn label(&self) -> String {
         self.key.to_uppercase()
+    }
+}
+
+impl StagesConfig {
+    /// The distilled methods that were not left out, with their overrides.
+    pub(super) fn distilled(&self) -> impl Iterator<Item = (&str, &[String])> {
+        self.distill.iter().filter_map(|(name, words)| Some((name.as_str(), words.as_deref()?)))
     }
 }
 
@@ -151,11 +166,11 @@ impl Check for EvalAllConfig {
             if self.seeds.is_empty() || self.seeds.iter().collect::<BTreeSet<_>>().len() < self.seeds.len() {
                 list.push("seeds", format!("wanted at least one seed, each once, got {:?}", self.seeds));
             }
-            for name in self.distill.keys().filter(|name| [BASELINE, TEACHER].contains(&name.as_str())) {
-                list.push("distill", format!("`{name}` is the name of another method"));
+            for name in self.stages.distill.keys().filter(|name| [BASELINE, TEACHER].contains(&name.as_str())) {
+                list.push("stages.distill", format!("`{name}` is the name of another method"));
             }
         }
-        if self.distill.keys().chain(self.named.keys()).any(String::is_empty) {
+        if self.stages.distill.keys().chain(self.named.keys()).any(String::is_empty) {
             list.push("named", "a method needs a name".into());
         }
         list.at_least("resamples", self.resamples as f64, 100.0);

@@ -48,7 +48,7 @@ pub(super) fn run_all(config: &EvalAllConfig, dataset: &Dataset, run: &mut Run) 
     write_atomic(&file, text.as_bytes())?;
     let place = Place { config, dataset, folder: &folder, conf: &conf };
 
-    let total = usize::from(config.teacher.is_some()) + config.seeds.len() * (1 + config.distill.len());
+    let total = usize::from(config.stages.teacher.is_some()) + config.seeds.len() * (1 + config.stages.distilled().count());
     let mut done: Vec<(String, PathBuf)> = Vec::new();
     let mut go = |stage: Stage<'_>, run: &mut Run| -> Result<PathBuf> {
         let (at, method, seed) = (done.len() + 1, stage.method, stage.seed);
@@ -61,10 +61,10 @@ pub(super) fn run_all(config: &EvalAllConfig, dataset: &Dataset, run: &mut Run) 
         run.record("stages", told.into())?;
         Ok(path)
     };
-    let teacher = match &config.teacher {
+    let teacher = match &config.stages.teacher {
         Some(overrides) => {
             let stage =
-                Stage { method: TEACHER, app: APPS[1], seed: config.teacher_seed, overrides, teacher: None };
+                Stage { method: TEACHER, app: APPS[1], seed: config.stages.teacher_seed, overrides, teacher: None };
             let path = go(stage, run)?;
             // spelt alike however the comparison is named when it continues
             Some(fs::canonicalize(&path).map_err(Error::io(&path, "find the teacher"))?)
@@ -72,9 +72,9 @@ pub(super) fn run_all(config: &EvalAllConfig, dataset: &Dataset, run: &mut Run) 
         None => None,
     };
     for &seed in &config.seeds {
-        go(Stage { method: BASELINE, app: APPS[0], seed, overrides: &config.baseline, teacher: None }, run)?;
+        go(Stage { method: BASELINE, app: APPS[0], seed, overrides: &config.stages.baseline, teacher: None }, run)?;
     }
-    for (method, overrides) in &config.distill {
+    for (method, overrides) in config.stages.distilled() {
         for &seed in &config.seeds {
             go(Stage { method, app: APPS[2], seed, overrides, teacher: teacher.as_deref() }, run)?;
         }
@@ -146,7 +146,7 @@ impl Place<'_> {
                     message: format!("{title} failed: {}", told.unwrap_or(ended)),
                     hint: Some(match made {
                         Some(path) => format!("see {}/run.log", path.display()),
-                        None => format!("its message is above; the keys `teacher`, `baseline` and `distill` hold what {} is told", stage.app),
+                        None => format!("its message is above; `stages` holds what {} is told", stage.app),
                     }),
                 })
             }
