@@ -75,17 +75,18 @@ pub(super) fn popularity(report: &Report<'_>, parts: &[&Subset]) -> String {
 
 /// Validation and training loss of the first seed of each trained method, as far as runs wrote them.
 pub(super) fn training(report: &Report<'_>) -> Vec<String> {
-    let trained: Vec<_> = report.methods.iter().filter(|method| method.is_trained()).collect();
+    let trained: Vec<_> = report.methods.iter().enumerate().filter(|(_, method)| method.is_trained()).collect();
     let draw = |id: &str, name: &str, title: &str, y: &str| {
         let series: Vec<Line> = trained
             .iter()
             // another kind of model counts other steps
-            .filter(|method| method.kind != Kind::Teacher)
-            .filter_map(|method| {
+            .filter(|(_, method)| method.kind != Kind::Teacher)
+            .filter_map(|(at, method)| {
                 let past = method.runs.first()?;
                 let points = curve(&past.path, name);
                 (!points.is_empty()).then(|| Line {
                     name: format!("{} (seed {})", method.name, past.seed),
+                    series: *at,
                     points,
                     ends: Vec::new(),
                 })
@@ -129,6 +130,7 @@ pub(super) fn budget(report: &Report<'_>, points: &[BudgetPoint]) -> String {
     let label = report.config.headline.to_uppercase();
     let line = Line {
         name: "methods by labelled rows".into(),
+        series: 0,
         points: points.iter().map(|point| (point.rows, point.value)).collect(),
         ends: points.iter().map(|point| point.interval.unwrap_or([point.value; 2])).collect(),
     };

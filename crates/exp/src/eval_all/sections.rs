@@ -310,11 +310,11 @@ impl Report<'_> {
                 maybe(cost.parameters, count),
                 maybe(cost.weight_bytes, bytes),
                 maybe(cost.peak_bytes, bytes),
-                maybe(cost.latency.map(|l| l.p50), seconds),
-                maybe(cost.latency.map(|l| l.p95).or(cost.export_per_row), |s| {
-                    let mark = if cost.latency.is_none() { " (export)" } else { "" };
-                    format!("{}{mark}", seconds(s))
-                }),
+                match cost.latency {
+                    Some(latency) => seconds(latency.p50),
+                    None => maybe(cost.export_per_row, |s| format!("{} (export)", seconds(s))),
+                },
+                maybe(cost.latency.map(|l| l.p95), seconds),
             ]);
         }
         let n = self.costs.iter().filter_map(|cost| cost.latency).map(|l| l.n).max().unwrap_or(0);

@@ -1,6 +1,6 @@
 //! Bars in groups, with intervals.
 
-use super::{Frame, LEFT, RIGHT, WIDTH, Words, colour, escape, ticks};
+use super::{Frame, LEFT, RIGHT, WIDTH, Words, escape, paint, ticks};
 
 /// A bar: a value from 0 up and, where known, its interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,7 +22,8 @@ pub(crate) fn bars(words: &Words<'_>, series: &[&str], groups: &[BarGroup]) -> S
     let interval = |bar: &Bar| bar.interval.filter(|ends| ends.iter().all(|end| end.is_finite()));
     let every = groups.iter().flat_map(|group| group.bars.iter().filter_map(shown));
     let high = every.map(|bar| interval(&bar).map_or(bar.value, |ends| ends[1].max(bar.value))).fold(0.0, f64::max);
-    let mut frame = Frame::new(words, series, ticks(0.0, if high > 0.0 { high } else { 1.0 }));
+    let keys: Vec<(&str, usize)> = series.iter().copied().zip(0..).collect();
+    let mut frame = Frame::new(words, &keys, ticks(0.0, if high > 0.0 { high } else { 1.0 }));
     let room = (WIDTH - RIGHT - LEFT) / groups.len().max(1) as f64;
     let width = (room * 0.86 / series.len().max(1) as f64).min(48.0);
     for (g, group) in groups.iter().enumerate() {
@@ -32,14 +33,14 @@ pub(crate) fn bars(words: &Words<'_>, series: &[&str], groups: &[BarGroup]) -> S
             let Some(bar) = shown(bar) else { continue };
             let (x, y, base) = (start + width * s as f64, frame.at(bar.value), frame.at(0.0));
             let said = interval(&bar).map_or(String::new(), |[low, high]| format!(" [{low:.4}, {high:.4}]"));
+            let (fill, opacity) = paint(s);
             let name = series.get(s).copied().unwrap_or_default();
             frame.out += &format!(
-                "<rect class=\"bar\" x=\"{:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{}\">\
-                 <title>{}: {} {:.4}{said}</title></rect>\n",
+                "<rect class=\"bar\" x=\"{:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{fill}\" \
+                 fill-opacity=\"{opacity}\"><title>{}: {} {:.4}{said}</title></rect>\n",
                 x + 1.0,
                 (width - 2.0).max(1.0),
                 (base - y).max(0.0),
-                colour(s),
                 escape(name),
                 escape(&group.name),
                 bar.value

@@ -1,11 +1,13 @@
 //! Lines through points, each series with a colour, a dash and a marker of its own.
 
-use super::{Frame, LEFT, RIGHT, WIDTH, Words, colour, escape, tick_text, ticks};
+use super::{Frame, LEFT, RIGHT, WIDTH, Words, escape, paint, tick_text, ticks};
 
 /// Points in the order of drawing; with intervals where `ends` has one for a point.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Line {
     pub(crate) name: String,
+    /// Decides the colour: the place that the method has in other plots.
+    pub(crate) series: usize,
     pub(crate) points: Vec<(f64, f64)>,
     /// `[low, high]` of each point, or empty.
     pub(crate) ends: Vec<[f64; 2]>,
@@ -29,7 +31,7 @@ pub(crate) fn lines(words: &Words<'_>, series: &[Line]) -> String {
     let low = least(&mut all().map(|(_, y, ends)| ends.map_or(*y, |e| e[0].min(*y))));
     let high = most(&mut all().map(|(_, y, ends)| ends.map_or(*y, |e| e[1].max(*y))));
     let (left, right) = (least(&mut all().map(|p| p.0)), most(&mut all().map(|p| p.0)));
-    let names: Vec<&str> = series.iter().map(|line| line.name.as_str()).collect();
+    let names: Vec<(&str, usize)> = series.iter().map(|line| (line.name.as_str(), line.series)).collect();
     let is_empty = all().next().is_none();
     let y = if is_empty { ticks(0.0, 1.0) } else { ticks(low, high) };
     let x = if is_empty { ticks(0.0, 1.0) } else { ticks(left, right) };
@@ -46,13 +48,14 @@ pub(crate) fn lines(words: &Words<'_>, series: &[Line]) -> String {
         if path.is_empty() {
             continue;
         }
-        let fill = colour(s);
+        let (fill, opacity) = paint(names[s].1);
         frame.out += &format!(
-            "<path class=\"line\" d=\"M{}\" fill=\"none\" stroke=\"{fill}\" stroke-width=\"2\" stroke-dasharray=\"{}\">\
+            "<path class=\"line\" d=\"M{}\" fill=\"none\" stroke=\"{fill}\" stroke-width=\"2\" \
+             stroke-opacity=\"{opacity}\" stroke-dasharray=\"{}\">\
              <title>{}</title></path>\n",
             path.join("L"),
             DASHES[s % DASHES.len()],
-            escape(names[s])
+            escape(names[s].0)
         );
         for (px, py, ends) in points.iter().filter(|_| points.len() <= MARKED) {
             let (x, y) = (across(*px), frame.at(*py));
@@ -70,7 +73,7 @@ pub(crate) fn lines(words: &Words<'_>, series: &[Line]) -> String {
                 _ => format!("<path class=\"mark\" d=\"M{x:.1} {:.1}l4 7h-8z\" fill=\"{fill}\">", y - 4.0),
             };
             let end = ["</circle>", "</rect>", "</path>"][s % 3];
-            frame.out += &format!("{shape}<title>{}: {px} → {py:.4}</title>{end}\n", escape(names[s]));
+            frame.out += &format!("{shape}<title>{}: {px} → {py:.4}</title>{end}\n", escape(names[s].0));
         }
     }
     frame.finish()
@@ -84,7 +87,7 @@ mod tests {
     const WORDS: Words<'_> = Words { id: "q", title: "t", description: "d", x: "step", y: "loss" };
 
     fn line(name: &str, points: &[(f64, f64)]) -> Line {
-        Line { name: name.into(), points: points.to_vec(), ends: Vec::new() }
+        Line { name: name.into(), series: 0, points: points.to_vec(), ends: Vec::new() }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Plots as SVG text: pure functions from numbers to a drawing, with title and description for those who cannot see it.
+//! Plots as SVG text for an HTML page: pure functions from numbers to a drawing, with title and description for those who
+//! cannot see it.
 //!
 //! Own code and no crate: two kinds of plot need some 300 lines; plotters brings its back ends, fonts and a drawing area
 //! whose output has neither `title` nor `desc`, and takes its text colour from no style sheet.
@@ -32,8 +33,9 @@ pub(super) struct Words<'a> {
     pub(super) y: &'a str,
 }
 
-pub(super) fn colour(series: usize) -> &'static str {
-    COLOURS[series % COLOURS.len()]
+/// The colour of a series as an attribute's value, and how much of it: from the tenth series on they repeat, paler.
+fn paint(series: usize) -> (&'static str, f64) {
+    (COLOURS[series % COLOURS.len()], if series < COLOURS.len() { 1.0 } else { 0.45 })
 }
 
 /// Text for XML.
@@ -84,13 +86,13 @@ struct Frame {
 
 impl Frame {
     /// Opens the drawing: title, legend, horizontal lines with their values.
-    fn new(words: &Words<'_>, series: &[&str], y: Vec<f64>) -> Self {
+    fn new(words: &Words<'_>, series: &[(&str, usize)], y: Vec<f64>) -> Self {
         let (legend, top) = legend(series);
         let height = 240.0;
         let total = top + height + 52.0;
         let id = escape(words.id);
         let mut out = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {total:.0}\" role=\"img\" \
+            "<svg viewBox=\"0 0 {WIDTH} {total:.0}\" role=\"img\" \
              aria-labelledby=\"{id}-title {id}-desc\" font-family=\"system-ui, sans-serif\" font-size=\"12\" \
              fill=\"currentColor\">\n<title id=\"{id}-title\">{}</title>\n<desc id=\"{id}-desc\">{}</desc>\n{legend}",
             escape(words.title),
@@ -140,18 +142,18 @@ impl Frame {
 }
 
 /// Squares with names, in as many rows as they need; and where the plot may begin.
-fn legend(series: &[&str]) -> (String, f64) {
+fn legend(series: &[(&str, usize)]) -> (String, f64) {
     let (mut x, mut y, mut out) = (LEFT, 14.0, String::new());
-    for (at, name) in series.iter().enumerate() {
+    for &(name, at) in series {
+        let (fill, opacity) = paint(at);
         let width = name.chars().count() as f64 * LETTER + 32.0;
         if x + width > WIDTH && x > LEFT {
             (x, y) = (LEFT, y + 20.0);
         }
         out += &format!(
-            "<rect class=\"key\" x=\"{x:.1}\" y=\"{:.1}\" width=\"12\" height=\"12\" fill=\"{}\"/>\n\
-             <text x=\"{:.1}\" y=\"{:.1}\">{}</text>\n",
+            "<rect class=\"key\" x=\"{x:.1}\" y=\"{:.1}\" width=\"12\" height=\"12\" fill=\"{fill}\" \
+             fill-opacity=\"{opacity}\"/>\n<text x=\"{:.1}\" y=\"{:.1}\">{}</text>\n",
             y - 10.0,
-            colour(at),
             x + 17.0,
             y,
             escape(name)
