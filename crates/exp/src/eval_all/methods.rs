@@ -119,7 +119,7 @@ pub(super) fn check_same(runs: &[(String, Past)]) -> Result<()> {
 ///
 /// # Errors
 /// The same seed twice, or runs of one method that differ in more than the seed.
-pub(super) fn group(runs: Vec<(String, Past)>) -> Result<Vec<(String, Vec<Past>)>> {
+pub(super) fn group(runs: Vec<(String, Past)>, note: &mut dyn FnMut(String)) -> Result<Vec<(String, Vec<Past>)>> {
     let mut methods: BTreeMap<String, Vec<Past>> = BTreeMap::new();
     for (name, past) in runs {
         methods.entry(name).or_default().push(past);
@@ -136,7 +136,12 @@ pub(super) fn group(runs: Vec<(String, Past)>) -> Result<Vec<(String, Vec<Past>)
                 let message = format!("`{name}` has seed {} twice: {paths}", pair[0].seed);
                 return Err(Error::Invalid { message, hint: hint() });
             }
-            if let Some((key, a, b)) = difference(&pair[0].config, &pair[1].config) {
+            let mut absent = Vec::new();
+            let differs = difference(&pair[0].config, &pair[1].config, &mut absent);
+            if !absent.is_empty() {
+                note(format!("{paths} are of different versions: only one of them has the key {}", absent.join(", ")));
+            }
+            if let Some((key, a, b)) = differs {
                 let message = format!("the runs of `{name}` differ in more than the seed: {paths} have {key} {a} and {b}");
                 return Err(Error::Invalid { message, hint: hint() });
             }
@@ -145,23 +150,28 @@ pub(super) fn group(runs: Vec<(String, Past)>) -> Result<Vec<(String, Vec<Past>)
     Ok(methods.into_iter().collect())
 }
 
-/// The first key that differs and may not.
-fn difference(a: &Map<String, Value>, b: &Map<String, Value>) -> Option<(String, String, String)> {
-    fn walk(key: &str, a: &Value, b: &Value) -> Option<(String, String, String)> {
+/// The first key that differs and may not. A key that only one side has was added by a later version: it goes to `absent`.
+fn difference(a: &Map<String, Value>, b: &Map<String, Value>, absent: &mut Vec<String>) -> Option<(String, String, String)> {
+    fn walk(key: &str, a: &Value, b: &Value, absent: &mut Vec<String>) -> Option<(String, String, String)> {
         if a == b || FREE.contains(&key) {
             return None;
         }
-        if let (Value::Object(x), Value::Object(y)) = (a, b) {
-            let keys: BTreeSet<&String> = x.keys().chain(y.keys()).collect();
-            let null = Value::Null;
-            return keys.into_iter().find_map(|k| {
-                let path = if key.is_empty() { k.clone() } else { format!("{key}.{k}") };
-                walk(&path, x.get(k).unwrap_or(&null), y.get(k).unwrap_or(&null))
-            });
-        }
-        Some((key.to_owned(), a.to_string(), b.to_string()))
+        let (Value::Object(x), Value::Object(y)) = (a, b) else {
+            return Some((key.to_owned(), a.to_string(), b.to_string()));
+        };
+        let keys: BTreeSet<&String> = x.keys().chain(y.keys()).collect();
+        keys.into_iter().find_map(|k| {
+            let path = if key.is_empty() { k.clone() } else { format!("{key}.{k}") };
+            match (x.get(k), y.get(k)) {
+                (Some(a), Some(b)) => walk(&path, a, b, absent),
+                _ => {
+                    absent.push(path);
+                    None
+                }
+            }
+        })
     }
-    walk("", &Value::Object(a.clone()), &Value::Object(b.clone()))
+    walk("", &Value::Object(a.clone()), &Value::Object(b.clone()), absent)
 }
 
 /// Reads every rank and adds the rows without gradients of the first baseline run, in the order of the report.
@@ -279,9 +289,12 @@ mod tests {
     fn only_what_changes_figures_counts_as_a_difference() {
         let a = map(json!({"seed": 1, "run": {"dir": "a"}, "train": {"epochs": 3, "log_every": 1}, "student": {"lr": 0.1}}));
         let b = map(json!({"seed": 2, "run": {"dir": "b"}, "train": {"epochs": 3, "log_every": 9}, "student": {"lr": 0.1}}));
-        assert_eq!(difference(&a, &b), None);
-        let c = map(json!({"seed": 2, "run": {"dir": "b"}, "train": {"epochs": 4, "log_every": 9}, "student": {}}));
-        let (key, x, y) = difference(&a, &c).unwrap();
-        assert_eq!((key.as_str(), x.as_str(), y.as_str()), ("student.lr", "0.1", "null"));
+        let mut absent = Vec::new();
+        assert_eq!(difference(&a, &b, &mut absent), None);
+        assert!(absent.is_empty());
+        let c = map(json!({"seed": 2, "run": {"dir": "b"}, "student": {}, "train": {"epochs": 4, "log_every": 9}}));
+        let (key, x, y) = difference(&a, &c, &mut absent).unwrap();
+        assert_eq!((key.as_str(), x.as_str(), y.as_str()), ("train.epochs", "3", "4"));
+        assert_eq!(absent, ["student.lr"], "a key of another version is told, not refused");
     }
 }

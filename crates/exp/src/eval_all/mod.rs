@@ -52,7 +52,8 @@ pub fn run_eval_all(config: &EvalAllConfig, run: &mut Run) -> Result<()> {
     run.record("data", json!({"hash": dataset.hash, "items_hash": dataset.items_hash}))?;
     methods::check_same(&runs)?;
     let protocol = runs[0].1.protocol.clone();
-    let (methods, rows) = methods::load(methods::group(runs)?, &dataset, &mut |note| notes.push(note))?;
+    let groups = methods::group(runs, &mut |note| notes.push(note))?;
+    let (methods, rows) = methods::load(groups, &dataset, &mut |note| notes.push(note))?;
     unequal_seeds(&methods, &mut notes);
     run.info(&format!("comparing {} methods on {} test rows", methods.len(), rows.users.len()));
     let workers = tch::get_num_threads().max(1) as usize;
@@ -96,7 +97,7 @@ fn finished(config: &EvalAllConfig, run: &Run) -> Result<(Runs, Dataset)> {
     let runs = methods::name(opened);
     // told before the data is read, which may no longer be there
     methods::check_same(&runs)?;
-    methods::group(runs.clone())?;
+    methods::group(runs.clone(), &mut |_| ())?;
     let past = &runs[0].1;
     let (dataset, place) = past.dataset()?;
     let dataset = data::load(&dataset, &place, &mut |note| run.info(note))?;

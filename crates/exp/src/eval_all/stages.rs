@@ -217,7 +217,9 @@ fn folder_name(method: &str) -> String {
 
 /// The list of `overrides.yaml`.
 fn read_list(text: &str) -> Option<Vec<String>> {
-    let tree = anyo_core::config::yaml::parse(&format!("words:\n{text}"), "overrides.yaml").ok()?;
+    // the parser wants a map at the top
+    let inside: String = text.lines().map(|line| format!(" {line}\n")).collect();
+    let tree = anyo_core::config::yaml::parse(&format!("words:\n{inside}"), "overrides.yaml").ok()?;
     match &tree.at("words")?.kind {
         anyo_core::config::value::Kind::List(items) => {
             items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
