@@ -35,7 +35,12 @@ fn signed_rank_tests_and_effect_sizes() {
         let d = numbers(&case["d"]);
         let zeros = if case["zeros"] == "drop" { Zeros::Drop } else { Zeros::Pratt };
         let test = wilcoxon(&d, zeros);
-        assert_eq!((test.n as u64, test.exact), (case["n"].as_u64().unwrap(), case["exact"] == true), "{}", case["name"]);
+        assert_eq!(
+            (test.n as u64, test.exact),
+            (case["n"].as_u64().unwrap(), case["exact"] == true),
+            "{}",
+            case["name"]
+        );
         near(test.w_plus, &case["w_plus"], 0.0);
         near(test.w_minus, &case["w_minus"], 0.0);
         near(test.p, &case["p"], 1e-10);

@@ -112,7 +112,12 @@ fn shrunken(binary: &str, args: &[String], folder: &Path, data: Option<&Path>) -
     }
     if binary == "run-eval-all" {
         // its runs are the reader's own, or many; tests/run_eval_all makes and compares small ones
-        return Ok(args.iter().filter(|a| *a != "--resume" && *a != "latest").cloned().chain(["--cfg", "job"].map(str::to_owned)).collect());
+        return Ok(args
+            .iter()
+            .filter(|a| *a != "--resume" && *a != "latest")
+            .cloned()
+            .chain(["--cfg", "job"].map(str::to_owned))
+            .collect());
     }
     if ["recommend", "export-bundle"].contains(&binary) || has("--from") || has("--resume") {
         let earlier = folder.join("result").is_dir();

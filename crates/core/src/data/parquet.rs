@@ -117,7 +117,12 @@ fn column(series: &Series) -> std::result::Result<Column, String> {
     match series.dtype() {
         DataType::String => {
             let texts = series.str().map_err(|e| e.to_string())?;
-            texts.iter().map(|text| text.map(str::to_owned)).collect::<Option<_>>().map(Column::Text).ok_or_else(missing)
+            texts
+                .iter()
+                .map(|text| text.map(str::to_owned))
+                .collect::<Option<_>>()
+                .map(Column::Text)
+                .ok_or_else(missing)
         }
         kind if kind.is_integer() => {
             let numbers = series.strict_cast(&DataType::UInt32).map_err(|e| e.to_string())?;

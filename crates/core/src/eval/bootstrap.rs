@@ -59,19 +59,6 @@ impl Sums {
         seed: u64,
         threads: usize,
     ) -> Option<Vec<[f64; 2]>> {
-        let draws = self.draws(resamples, seed, threads)?;
-        let figures = self.width - 1;
-        let tail = (1.0 - confidence) / 2.0;
-        let interval = |figure: usize| {
-            let mut column: Vec<f64> = draws.iter().skip(figure).step_by(figures).copied().collect();
-            column.sort_unstable_by(f64::total_cmp);
-            [quantile(&column, tail), quantile(&column, 1.0 - tail)]
-        };
-        Some((0..figures).map(interval).collect())
-    }
-
-    /// The means under each resample, `[resamples · (width - 1)]`; `None` without resamples or with fewer than two users.
-    pub(crate) fn draws(&self, resamples: usize, seed: u64, threads: usize) -> Option<Vec<f64>> {
         if resamples == 0 || self.n_clusters() < 2 {
             return None;
         }
@@ -79,7 +66,7 @@ impl Sums {
         let mut draws = vec![0.0; resamples * figures];
         let share = resamples.div_ceil(threads.max(1));
         thread::scope(|scope| {
-            for (part, out) in draws.chunks_mut((share * figures).max(1)).enumerate() {
+            for (part, out) in draws.chunks_mut(share * figures).enumerate() {
                 scope.spawn(move || {
                     for (i, out) in out.chunks_exact_mut(figures).enumerate() {
                         out.copy_from_slice(&self.resample(seed, (part * share + i) as u64));
@@ -87,7 +74,13 @@ impl Sums {
                 });
             }
         });
-        Some(draws)
+        let tail = (1.0 - confidence) / 2.0;
+        let interval = |figure: usize| {
+            let mut column: Vec<f64> = draws.iter().skip(figure).step_by(figures).copied().collect();
+            column.sort_unstable_by(f64::total_cmp);
+            [quantile(&column, tail), quantile(&column, 1.0 - tail)]
+        };
+        Some((0..figures).map(interval).collect())
     }
 
     fn resample(&self, seed: u64, resample: u64) -> Vec<f64> {

@@ -59,8 +59,7 @@ pub fn write_other_ranks(path: &Path, comparison: &Comparison, dataset: &Dataset
 /// Columns `row`, `user` and `target`.
 fn rows_of(evaluation: &Evaluation, dataset: &Dataset) -> Result<Vec<(String, Column)>> {
     let ranking = &evaluation.ranking;
-    let user =
-        |&user: &u32| dataset.users.get(user as usize).cloned().ok_or_else(|| unknown(dataset, "user", user));
+    let user = |&user: &u32| dataset.users.get(user as usize).cloned().ok_or_else(|| unknown(dataset, "user", user));
     let targets: Result<_> = ranking.targets.iter().map(|&item| item_id(dataset, item)).collect();
     Ok(vec![
         ("row".to_owned(), Column::U32((0..ranking.len() as u32).collect())),

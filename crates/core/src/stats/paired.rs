@@ -1,8 +1,13 @@
 //! Values of several methods on the same rows, resampled by user.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, thread};
 
-use crate::eval::bootstrap::{Sums, quantile};
+use rand::Rng;
+
+use crate::{
+    eval::bootstrap::{Sums, quantile},
+    seed::{self, Stream},
+};
 
 /// Values on the same rows, one column for each method and metric, summed for each user.
 ///
@@ -65,11 +70,55 @@ impl Paired {
         self.sums.values.chunks_exact(width).map(|user| (user[a] - user[b]) / user[width - 1]).collect()
     }
 
-    /// Draws the users `resamples` times with replacement, all columns together; `None` without resamples or with fewer
-    /// than two users. The result depends on `seed` and not on `threads`.
+    /// Draws the users `resamples` times with replacement, all columns together; `None` without resamples or columns or with
+    /// fewer than two users. The result depends on `seed` and not on `threads`.
     pub fn draw(&self, resamples: usize, seed: u64, threads: usize) -> Option<Draws> {
-        let values = self.sums.draws(resamples, seed, threads)?;
+        let columns = self.sums.width - 1;
+        if resamples == 0 || columns == 0 || self.n_users() < 2 {
+            return None;
+        }
+        // Most users miss everything: of them only the rows count.
+        let users = self.sums.values.chunks_exact(self.sums.width).enumerate();
+        let hit: Vec<usize> =
+            users.filter(|(_, user)| user[..columns].iter().any(|&v| v != 0.0)).map(|(at, _)| at).collect();
+        let mut values = vec![0.0; resamples * columns];
+        let share = resamples.div_ceil(threads.max(1));
+        thread::scope(|scope| {
+            for (part, out) in values.chunks_mut(share * columns).enumerate() {
+                let hit = &hit;
+                scope.spawn(move || {
+                    let mut times = vec![0; self.n_users()];
+                    for (i, out) in out.chunks_exact_mut(columns).enumerate() {
+                        self.resample(hit, seed, (part * share + i) as u64, &mut times, out);
+                    }
+                });
+            }
+        });
         Some(Draws { values, means: self.means() })
+    }
+
+    /// One resample: `times` `[users]` is room to count how often each user was drawn, `out` `[columns]` gets the means. Users
+    /// are added in their order and not in that of the draws, so that memory is read once from front to back.
+    fn resample(&self, hit: &[usize], seed: u64, number: u64, times: &mut [u32], out: &mut [f64]) {
+        let width = self.sums.width;
+        let mut rng = seed::rng(seed, Stream::Bootstrap, 0, number);
+        let users = times.len() as u64;
+        times.fill(0);
+        let mut rows = 0.0;
+        for _ in 0..users {
+            // multiply and shift: its bias is below users / 2³², far under the noise of a resample
+            let user = ((u64::from(rng.next_u32()) * users) >> 32) as usize;
+            times[user] += 1;
+            rows += self.sums.values[user * width + width - 1];
+        }
+        out.fill(0.0);
+        for &user in hit.iter().filter(|&&user| times[user] > 0) {
+            let weight = f64::from(times[user]);
+            for (sum, value) in out.iter_mut().zip(&self.sums.values[user * width..]) {
+                *sum += weight * value;
+            }
+        }
+        out.iter_mut().for_each(|sum| *sum /= rows);
     }
 }
 
@@ -94,11 +143,7 @@ impl Draws {
         let not_above = drawn.partition_point(|&d| d <= 0.0);
         let not_below = drawn.len() - drawn.partition_point(|&d| d < 0.0);
         let p = 2.0 * (not_above.min(not_below) + 1) as f64 / (drawn.len() + 1) as f64;
-        Difference {
-            value: self.means[a] - self.means[b],
-            interval: percentiles(&drawn, confidence),
-            p: p.min(1.0),
-        }
+        Difference { value: self.means[a] - self.means[b], interval: percentiles(&drawn, confidence), p: p.min(1.0) }
     }
 }
 

@@ -29,7 +29,12 @@ pub(super) struct Cost {
 }
 
 /// The cost of each method; `latency_users` rankings are timed for students.
-pub(super) fn costs(methods: &[Method], dataset: &Dataset, latency_users: usize, note: &mut dyn FnMut(String)) -> Vec<Cost> {
+pub(super) fn costs(
+    methods: &[Method],
+    dataset: &Dataset,
+    latency_users: usize,
+    note: &mut dyn FnMut(String),
+) -> Vec<Cost> {
     methods.iter().map(|method| cost(method, dataset, latency_users, note)).collect()
 }
 

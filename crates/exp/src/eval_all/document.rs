@@ -165,7 +165,10 @@ mod tests {
     fn numbers() {
         assert_eq!([four(0.123_45), signed(0.5), signed(-0.000_01)], ["0.1235", "+0.5000", "-0.0000"]);
         assert_eq!([p_value(0.012_34), p_value(1.2e-7), p_value(0.0)], ["0.0123", "1.2e-7", "< 1e-99"]);
-        assert_eq!([seconds(0.0012), seconds(5.0), seconds(600.0), seconds(9000.0)], ["1.20 ms", "5.0 s", "10.0 min", "2.5 h"]);
+        assert_eq!(
+            [seconds(0.0012), seconds(5.0), seconds(600.0), seconds(9000.0)],
+            ["1.20 ms", "5.0 s", "10.0 min", "2.5 h"]
+        );
         assert_eq!([count(7.0), count(1234567.0), bytes(1.5e6)], ["7", "1,234,567", "1.5 MB"]);
         for text in [four(f64::NAN), p_value(f64::NAN), seconds(f64::INFINITY), maybe(None, four), range(None, four)] {
             assert_eq!(text, NONE);
@@ -177,13 +180,7 @@ mod tests {
         let mut table = Table::new(["method", "HR@10"]);
         table.rows.push(vec!["a|b".into(), "0.1".into()]);
         table.rows.push(vec!["long name".into(), "0.25".into()]);
-        assert_eq!(
-            table.to_text(),
-            " method     HR@10\n ────────────────\n a|b          0.1\n long name   0.25\n"
-        );
-        assert_eq!(
-            table.to_markdown(),
-            "| method | HR@10 |\n|---|---:|\n| a\\|b | 0.1 |\n| long name | 0.25 |\n"
-        );
+        assert_eq!(table.to_text(), " method     HR@10\n ────────────────\n a|b          0.1\n long name   0.25\n");
+        assert_eq!(table.to_markdown(), "| method | HR@10 |\n|---|---:|\n| a\\|b | 0.1 |\n| long name | 0.25 |\n");
     }
 }

@@ -57,7 +57,9 @@ fn table(table: &Table) -> String {
     let rows: String = table.rows.iter().map(|row| cells("td", row, "")).collect();
     // two columns of words are facts, not figures
     let class = if table.head.len() == 2 { " class=\"facts\"" } else { "" };
-    format!("<div class=\"wide\">\n<table{class}>\n<thead>\n{head}</thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n")
+    format!(
+        "<div class=\"wide\">\n<table{class}>\n<thead>\n{head}</thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n"
+    )
 }
 
 #[cfg(test)]
@@ -91,8 +93,7 @@ pub(super) mod tests {
         let mut table = Table::new(["a", "b", "c"]);
         table.rows.push(vec!["<script>".into(), "1 & 2".into(), "\"3\"".into()]);
         let blocks = vec![Block::Text("a < b".into()), Block::Table(table), Block::Plot("<svg></svg>\n".into())];
-        let document =
-            Document { title: "T & U".into(), sections: vec![Section { title: "S".into(), blocks }] };
+        let document = Document { title: "T & U".into(), sections: vec![Section { title: "S".into(), blocks }] };
         let page = page(&document);
         balanced(&page);
         assert!(page.contains("<td>&lt;script&gt;</td><td>1 &amp; 2</td>") && page.contains("<p>a &lt; b</p>"));

@@ -131,9 +131,8 @@ impl Scope<'_> {
         let mut seeds: Vec<Vec<f64>> = Vec::new();
         for method in methods.iter().filter(|method| !method.ranks.is_empty()) {
             for measure in measures.iter() {
-                let of_seed = |ranks: &Vec<u32>| -> Vec<f64> {
-                    places.iter().map(|&row| measure.value(ranks[row])).collect()
-                };
+                let of_seed =
+                    |ranks: &Vec<u32>| -> Vec<f64> { places.iter().map(|&row| measure.value(ranks[row])).collect() };
                 let own: Vec<Vec<f64>> = method.ranks.iter().map(of_seed).collect();
                 let mean = |at: usize| own.iter().map(|values| values[at]).sum::<f64>() / own.len() as f64;
                 columns.push((0..places.len()).map(mean).collect());

@@ -97,9 +97,10 @@ pub(super) fn check_same(runs: &[(String, Past)]) -> Result<()> {
         format!("{name} {}", past.data_hash())
     };
     for (_, past) in runs {
-        for (what, a, b) in
-            [("data set and split", data(first), data(past)), ("protocol", first.protocol.clone(), past.protocol.clone())]
-        {
+        for (what, a, b) in [
+            ("data set and split", data(first), data(past)),
+            ("protocol", first.protocol.clone(), past.protocol.clone()),
+        ] {
             if a != b {
                 return Err(Error::Invalid {
                     message: format!(
@@ -142,7 +143,8 @@ pub(super) fn group(runs: Vec<(String, Past)>, note: &mut dyn FnMut(String)) -> 
                 note(format!("{paths} are of different versions: only one of them has the key {}", absent.join(", ")));
             }
             if let Some((key, a, b)) = differs {
-                let message = format!("the runs of `{name}` differ in more than the seed: {paths} have {key} {a} and {b}");
+                let message =
+                    format!("the runs of `{name}` differ in more than the seed: {paths} have {key} {a} and {b}");
                 return Err(Error::Invalid { message, hint: hint() });
             }
         }
@@ -151,7 +153,11 @@ pub(super) fn group(runs: Vec<(String, Past)>, note: &mut dyn FnMut(String)) -> 
 }
 
 /// The first key that differs and may not. A key that only one side has was added by a later version: it goes to `absent`.
-fn difference(a: &Map<String, Value>, b: &Map<String, Value>, absent: &mut Vec<String>) -> Option<(String, String, String)> {
+fn difference(
+    a: &Map<String, Value>,
+    b: &Map<String, Value>,
+    absent: &mut Vec<String>,
+) -> Option<(String, String, String)> {
     fn walk(key: &str, a: &Value, b: &Value, absent: &mut Vec<String>) -> Option<(String, String, String)> {
         if a == b || FREE.contains(&key) {
             return None;
@@ -200,12 +206,8 @@ pub(super) fn load(
         };
         methods.push(Method { name, kind, runs, ranks: all, quoted: None });
     }
-    let baselines: Vec<Past> = methods
-        .iter()
-        .flat_map(|method| &method.runs)
-        .filter(|past| past.app == APPS[0])
-        .cloned()
-        .collect();
+    let baselines: Vec<Past> =
+        methods.iter().flat_map(|method| &method.runs).filter(|past| past.app == APPS[0]).cloned().collect();
     // a run that kept the ranks, else the first
     let source = baselines.iter().find(|past| past.path.join("metrics/other_ranks.parquet").is_file());
     if let Some(past) = source.or(baselines.first()) {
@@ -235,7 +237,8 @@ pub(super) fn load(
 
 /// The rows must be the data set's test rows, and the same in every run.
 fn check_rows(first: &mut Option<(PathBuf, Ranks)>, past: &Past, ranks: &Ranks, dataset: &Dataset) -> Result<()> {
-    let differ = |message: String| Error::Invalid { message, hint: Some("the files were changed; run it again".into()) };
+    let differ =
+        |message: String| Error::Invalid { message, hint: Some("the files were changed; run it again".into()) };
     if ranks.ranks.len() != dataset.test.len() {
         let (got, want) = (ranks.ranks.len(), dataset.test.len());
         return Err(differ(format!("{} ranked {got} rows, the data set has {want} test rows", past.path.display())));
@@ -287,8 +290,12 @@ mod tests {
 
     #[test]
     fn only_what_changes_figures_counts_as_a_difference() {
-        let a = map(json!({"seed": 1, "run": {"dir": "a"}, "train": {"epochs": 3, "log_every": 1}, "student": {"lr": 0.1}}));
-        let b = map(json!({"seed": 2, "run": {"dir": "b"}, "train": {"epochs": 3, "log_every": 9}, "student": {"lr": 0.1}}));
+        let a = map(
+            json!({"seed": 1, "run": {"dir": "a"}, "train": {"epochs": 3, "log_every": 1}, "student": {"lr": 0.1}}),
+        );
+        let b = map(
+            json!({"seed": 2, "run": {"dir": "b"}, "train": {"epochs": 3, "log_every": 9}, "student": {"lr": 0.1}}),
+        );
         let mut absent = Vec::new();
         assert_eq!(difference(&a, &b, &mut absent), None);
         assert!(absent.is_empty());

@@ -126,7 +126,10 @@ fn made(config: &EvalAllConfig, run: &mut Run, notes: &mut Vec<String>) -> Resul
     let mut runs = Vec::new();
     for (method, folder) in folders {
         if method == config::TEACHER && !folder.join("metrics/per_user.parquet").is_file() {
-            notes.push(format!("{} ranks no catalogue (teacher.head or eval.per_user), so it has no row", folder.display()));
+            notes.push(format!(
+                "{} ranks no catalogue (teacher.head or eval.per_user), so it has no row",
+                folder.display()
+            ));
             continue;
         }
         runs.push((method, Past::open(&folder)?));

@@ -136,9 +136,7 @@ impl Report<'_> {
         for (method, row) in table.rows.iter_mut().enumerate() {
             let test = self.all().tests.iter().find(|test| test.method == method && test.metric == at);
             let cells = match test {
-                Some(test) => {
-                    [signed(test.difference.value), p_value(test.bootstrap_holm.max(test.wilcoxon_holm))]
-                }
+                Some(test) => [signed(test.difference.value), p_value(test.bootstrap_holm.max(test.wilcoxon_holm))],
                 None if method == self.findings.reference => ["reference".to_owned(), NONE.to_owned()],
                 None => [NONE.to_owned(), NONE.to_owned()],
             };
@@ -249,7 +247,8 @@ impl Report<'_> {
             let cell = |part: &&Subset| part.figures[method][at].as_ref().map_or(NONE.into(), |f| four(f.value));
             table.rows.push(std::iter::once(own.name.clone()).chain(parts.iter().map(cell)).collect());
         }
-        let cuts: Vec<String> = self.config.popularity_buckets.iter().map(|cut| format!("{:.0} %", cut * 100.0)).collect();
+        let cuts: Vec<String> =
+            self.config.popularity_buckets.iter().map(|cut| format!("{:.0} %", cut * 100.0)).collect();
         let text = format!(
             "{} by popularity of the target: items in the order of their training interactions, cut where {} of the interactions are reached; `unseen` is never in training.",
             self.config.headline.to_uppercase(),
@@ -344,10 +343,22 @@ impl Report<'_> {
             fact(&format!("seeds of {}", method.name), seeds.join(", "));
         }
         fact("resamples, their seed", format!("{}, {}", self.config.resamples, self.config.seed));
-        fact("machine", format!("{} {}, {} processors; {}", host["os"].as_str().unwrap_or(NONE), host["arch"].as_str().unwrap_or(NONE), host["cpus"], cpu()));
+        fact(
+            "machine",
+            format!(
+                "{} {}, {} processors; {}",
+                host["os"].as_str().unwrap_or(NONE),
+                host["arch"].as_str().unwrap_or(NONE),
+                host["cpus"],
+                cpu()
+            ),
+        );
         fact("date", text("started"));
         fact("command", command.join(" "));
-        fact("version", format!("{} {}", text("version"), git["commit"].as_str().unwrap_or_default()).trim_end().to_owned());
+        fact(
+            "version",
+            format!("{} {}", text("version"), git["commit"].as_str().unwrap_or_default()).trim_end().to_owned(),
+        );
         for method in self.methods.iter().filter(|method| method.is_trained()) {
             let runs: Vec<String> = method.runs.iter().map(|past| past.path.display().to_string()).collect();
             fact(&format!("runs of {}", method.name), runs.join(", "));

@@ -48,7 +48,8 @@ pub(super) fn run_all(config: &EvalAllConfig, dataset: &Dataset, run: &mut Run) 
     write_atomic(&file, text.as_bytes())?;
     let place = Place { config, dataset, folder: &folder, conf: &conf };
 
-    let total = usize::from(config.stages.teacher.is_some()) + config.seeds.len() * (1 + config.stages.distilled().count());
+    let total =
+        usize::from(config.stages.teacher.is_some()) + config.seeds.len() * (1 + config.stages.distilled().count());
     let mut done: Vec<(String, PathBuf)> = Vec::new();
     let mut go = |stage: Stage<'_>, run: &mut Run| -> Result<PathBuf> {
         let (at, method, seed) = (done.len() + 1, stage.method, stage.seed);
@@ -183,9 +184,11 @@ impl Place<'_> {
     /// What does not.
     fn free_words(&self) -> Vec<String> {
         let config = self.config;
-        let cache = config.data.cache.as_ref().map_or("data.cache=null".to_owned(), |path| {
-            word("data.cache", &path.to_string_lossy())
-        });
+        let cache = config
+            .data
+            .cache
+            .as_ref()
+            .map_or("data.cache=null".to_owned(), |path| word("data.cache", &path.to_string_lossy()));
         vec![
             word("device", &config.device.to_string()),
             format!("threads={}", config.threads),
@@ -235,7 +238,10 @@ mod tests {
     #[test]
     fn words_names_and_lists() {
         assert_eq!(word("run.dir", "a 'b'\\c"), "run.dir='a \\'b\\'\\\\c'");
-        assert_eq!([folder_name("student baseline"), folder_name("../x"), folder_name("..")], ["student_baseline", ".._x", "_.."]);
+        assert_eq!(
+            [folder_name("student baseline"), folder_name("../x"), folder_name("..")],
+            ["student_baseline", ".._x", "_.."]
+        );
         let words = vec!["dataset=comparison".to_owned(), "run.dir='a b'".to_owned(), "x=[1, 2]".to_owned()];
         assert_eq!(read_list(&anyo_core::config::yaml::write(&words).unwrap()), Some(words));
         assert_eq!(read_list("[]"), Some(vec![]));

@@ -40,7 +40,12 @@ pub(super) fn write(path: &Path, methods: &[Method], measures: &[Measure], findi
                 }
                 let ends = figure.interval;
                 let mut values = [None; NUMBERS.len()];
-                values[..4].copy_from_slice(&[Some(figure.value), ends.map(|e| e[0]), ends.map(|e| e[1]), figure.deviation]);
+                values[..4].copy_from_slice(&[
+                    Some(figure.value),
+                    ends.map(|e| e[0]),
+                    ends.map(|e| e[1]),
+                    figure.deviation,
+                ]);
                 if let Some(test) = subset.tests.iter().find(|test| test.method == m && test.metric == k) {
                     let d = test.difference;
                     values[4..].copy_from_slice(&[

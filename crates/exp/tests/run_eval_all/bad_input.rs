@@ -21,10 +21,20 @@ fn runs_that_do_not_belong_together() {
         text.lines().find_map(|line| line.trim().strip_prefix("hash: ").map(str::to_owned)).unwrap()
     };
 
-    compare("runs=[a, other]").failed(&["differ in data set and split", "a has toy", &hash("a"), &hash("other"), "hint: "]);
+    compare("runs=[a, other]").failed(&[
+        "differ in data set and split",
+        "a has toy",
+        &hash("a"),
+        &hash("other"),
+        "hint: ",
+    ]);
     compare("runs=[a, split]").failed(&["differ in data set and split", &hash("a"), &hash("split")]);
     compare("runs=[a, removed]").failed(&["differ in protocol", "history kept in", "history removed from"]);
-    compare("runs=[a, wide]").failed(&["differ in more than the seed", "student.d_model 16 and 32", "named={a: [\"a\"]"]);
+    compare("runs=[a, wide]").failed(&[
+        "differ in more than the seed",
+        "student.d_model 16 and 32",
+        "named={a: [\"a\"]",
+    ]);
     compare("runs=[a, again]").failed(&["`student baseline` has seed 1 twice: a and again", "hint: "]);
     compare("runs=[a, bare]").failed(&["bare has no metrics/per_user.parquet", "eval.per_user=true"]);
     compare("runs=[a, nowhere]").failed(&["nowhere: there is no such run folder", "hint: "]);

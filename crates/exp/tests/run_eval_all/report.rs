@@ -40,7 +40,8 @@ impl Results {
     /// The lines of a subset, method and metric: one for each seed, ascending, then that of all seeds.
     pub(crate) fn lines(&self, subset: &str, method: &str, metric: &str) -> Vec<Vec<Option<f64>>> {
         let wanted = [subset, method, metric];
-        let rows = (0..self.texts[0].len()).filter(|&row| (0..3).all(|column| self.texts[column][row] == wanted[column]));
+        let rows =
+            (0..self.texts[0].len()).filter(|&row| (0..3).all(|column| self.texts[column][row] == wanted[column]));
         rows.map(|row| self.numbers.iter().map(|column| column[row]).collect()).collect()
     }
 
@@ -100,7 +101,9 @@ fn a_report_of_finished_runs() {
         let got = results.value(name, "plain", "ndcg@10");
         assert!((got - (told[0] + told[1]) / 2.0).abs() < 1e-12, "{name}: {got} {told:?}");
     }
-    assert!(results.lines("rare", "plain", "hr@10").len() == 3 && results.lines("rare", "item_knn", "hr@10").len() == 1);
+    assert!(
+        results.lines("rare", "plain", "hr@10").len() == 3 && results.lines("rare", "item_knn", "hr@10").len() == 1
+    );
 
     let page = project.read("c/report.html");
     balanced(&page);
@@ -110,7 +113,8 @@ fn a_report_of_finished_runs() {
     // bars, buckets, validation, training loss
     assert_eq!(page.matches("<svg").count(), 4);
     assert!(page.contains("gru &amp; &lt;4&gt;") && !page.contains("gru & <4>"));
-    let hash = project.read("a1/run.yaml").lines().find_map(|l| l.trim().strip_prefix("hash: ").map(str::to_owned)).unwrap();
+    let hash =
+        project.read("a1/run.yaml").lines().find_map(|l| l.trim().strip_prefix("hash: ").map(str::to_owned)).unwrap();
     let markdown = project.read("c/report.md");
     for text in [&page, &markdown] {
         for part in [hash.as_str(), "leave_one_out", "seeds of plain", "named=", "per user p50", "Rare items", "date"] {

@@ -28,7 +28,8 @@ fn started(project: &Project, run: &str) -> String {
 fn what_is_missing_is_run_and_what_is_there_is_taken_again() {
     let project = Project::new();
     let students = baseline(&[]);
-    let words = [&["seeds=[1, 2]", TEACHER, &students, "stages.distill.dllm2rec=null", "run.dir=c"], DATA, QUICK].concat();
+    let words =
+        [&["seeds=[1, 2]", TEACHER, &students, "stages.distill.dllm2rec=null", "run.dir=c"], DATA, QUICK].concat();
     let said = project.compare(&words).done();
     assert!(said.out.contains("teacher") && said.out.contains("student baseline"), "{}", said.out);
     let first = started(&project, "c/stages/student_baseline/seed_1");
@@ -60,7 +61,8 @@ fn an_interrupted_comparison_continues_inside_its_stage() {
     let project = Project::new();
     let students = baseline(&["train.epochs=150", "train.patience=0"]);
     let words =
-        [&["seeds=[1]", "stages.teacher=null", &students, "stages.distill.dllm2rec=null", "run.dir=c"], DATA, QUICK].concat();
+        [&["seeds=[1]", "stages.teacher=null", &students, "stages.distill.dllm2rec=null", "run.dir=c"], DATA, QUICK]
+            .concat();
     let mut child = project.start(&words);
     let log = project.at("c/stages/student_baseline/seed_1/metrics.jsonl");
     while fs::metadata(&log).map_or(0, |meta| meta.len()) < 2000 {

@@ -68,7 +68,8 @@ mod tests {
     use super::*;
     use crate::eval_all::html::tests::balanced;
 
-    const WORDS: Words<'_> = Words { id: "p", title: "A <plot>", description: "what it shows", x: "part", y: "NDCG@10" };
+    const WORDS: Words<'_> =
+        Words { id: "p", title: "A <plot>", description: "what it shows", x: "part", y: "NDCG@10" };
 
     fn group(name: &str, bars: &[Option<Bar>]) -> BarGroup {
         BarGroup { name: name.into(), bars: bars.to_vec() }
