@@ -15,6 +15,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Paired {
     sums: Sums,
+    /// Rows of each user, `[users]`: the last column of `sums` once more, close together.
+    rows: Vec<f64>,
 }
 
 /// A difference of two means.
@@ -51,7 +53,8 @@ impl Paired {
             }
             values[start + width - 1] += 1.0;
         }
-        Self { sums: Sums { width, values } }
+        let rows = values.chunks_exact(width).map(|user| user[width - 1]).collect();
+        Self { sums: Sums { width, values }, rows }
     }
 
     /// Number of different users.
@@ -104,13 +107,11 @@ impl Paired {
         let mut rng = seed::rng(seed, Stream::Bootstrap, 0, number);
         let users = times.len() as u64;
         times.fill(0);
-        let mut rows = 0.0;
         for _ in 0..users {
             // multiply and shift: its bias is below users / 2³², far under the noise of a resample
-            let user = ((u64::from(rng.next_u32()) * users) >> 32) as usize;
-            times[user] += 1;
-            rows += self.sums.values[user * width + width - 1];
+            times[((u64::from(rng.next_u32()) * users) >> 32) as usize] += 1;
         }
+        let rows: f64 = times.iter().zip(&self.rows).map(|(&times, rows)| f64::from(times) * rows).sum();
         out.fill(0.0);
         for &user in hit.iter().filter(|&&user| times[user] > 0) {
             let weight = f64::from(times[user]);

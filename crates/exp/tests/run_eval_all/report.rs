@@ -127,19 +127,44 @@ fn a_report_of_finished_runs() {
 #[test]
 fn methods_get_names_and_older_runs_still_compare() {
     let project = Project::new();
-    project.student("s/a", &["seed=1"]);
-    project.student("s/b", &["seed=2"]);
+    // a sweep folder stands for its jobs
+    project.student("s", &["-m", "seed=1,2"]);
     // as runs were before they kept the ranks of the rows beside the model
-    for run in ["a", "b"] {
-        std::fs::remove_file(project.at(&format!("s/{run}/metrics/other_ranks.parquet"))).unwrap();
+    for job in [0, 1] {
+        std::fs::remove_file(project.at(&format!("s/{job}/metrics/other_ranks.parquet"))).unwrap();
     }
-    let said = project.compare(&[&["runs=[s/a, s/b]", "run.dir=c"], QUICK].concat()).done();
+    let said = project.compare(&[&["runs=[s]", "run.dir=c"], QUICK].concat()).done();
     assert!(said.err.contains("popularity has no ranks by user there, so it is not tested"), "{}", said.err);
     let results = Results::read(&project, "c");
-    let told = project.json("s/a/metrics/compare.json")["popularity"]["hr@10"].as_f64().unwrap();
+    let told = project.json("s/0/metrics/compare.json")["popularity"]["hr@10"].as_f64().unwrap();
     let line = results.lines("all", "popularity", "hr@10").remove(0);
     assert_eq!((line[0], line[4], line[5]), (Some(told), None, None));
     assert_eq!(results.lines("all", "student baseline", "hr@10").len(), 3);
+}
+
+/// Runs of run-distill have the same files; here the record of a student's run says that it is one.
+#[test]
+fn quality_against_labelled_rows() {
+    let project = Project::new();
+    for (dir, rows) in [("plain", None), ("few", Some(50)), ("many", Some(100))] {
+        let width = if dir == "many" { "student.d_model=8" } else { "student.d_model=16" };
+        project.student(dir, &["seed=1", width]);
+        let Some(rows) = rows else { continue };
+        let path = project.at(&format!("{dir}/run.yaml"));
+        let record = std::fs::read_to_string(&path).unwrap().replace("app: run-student-baseline", "app: run-distill");
+        std::fs::write(&path, format!("{record}labelled_rows: {rows}\n")).unwrap();
+    }
+    project.compare(&[&["runs=[plain]", "named={few: [few], many: [many]}", "run.dir=c"], QUICK].concat()).done();
+    let page = project.read("c/report.html");
+    balanced(&page);
+    assert_eq!(page.matches("<svg").count(), 5);
+    let markdown = project.read("c/report.md");
+    let section = markdown.split("## Quality against labelling cost").nth(1).unwrap().split("##").next().unwrap();
+    let at = |text: &str| section.find(text).unwrap_or_else(|| panic!("{text} in {section}"));
+    assert!(at("| student baseline | 0 |") < at("| few | 50 |") && at("| few | 50 |") < at("| many | 100 |"));
+    // the plain student stands above the distilled ones, whatever their names
+    let quality = markdown.split("## Quality\n").nth(1).unwrap();
+    assert!(quality.find("| student baseline |") < quality.find("| few |"));
 }
 
 /// Every tag is closed in its order.
