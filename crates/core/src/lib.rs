@@ -4,6 +4,7 @@
 
 #[cfg(all(feature = "data", feature = "torch"))]
 pub mod bundle;
+pub mod child;
 pub mod cli;
 pub mod config;
 pub mod data;
@@ -16,6 +17,7 @@ pub mod parallel;
 pub mod run;
 pub mod seed;
 mod signal;
+pub mod stats;
 mod sweep;
 #[cfg(feature = "torch")]
 pub mod torch;

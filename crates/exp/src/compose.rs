@@ -7,7 +7,7 @@ use anyo_distill::DistillRunConfig;
 use anyo_student::BaselineRunConfig;
 use anyo_teacher::TeacherRunConfig;
 
-use crate::{bundles, export_student, run_lm};
+use crate::{bundles, eval_all::EvalAllConfig, export_student, run_lm};
 
 /// Stand for the values that a user must give (`???`).
 const GIVEN: &[&str] = &["dataset.path=my.csv", "dataset.columns.user=user", "dataset.columns.item=item"];
@@ -24,6 +24,7 @@ pub fn compose_conf(conf: &Path) -> Vec<(String, Result<usize, String>)> {
                 let given: Vec<&str> = ["teacher.lm=folder"].iter().chain(GIVEN).copied().collect();
                 compose_all::<TeacherRunConfig>(&search, name, &given)
             }
+            "run-eval-all" => compose_all::<EvalAllConfig>(&search, name, GIVEN),
             "export-bundle" => compose_all::<bundles::ExportRunConfig>(&search, name, &["student_run=latest"]),
             "export-student" => {
                 compose_all::<export_student::ExportStudentConfig>(&search, name, &["student_run=latest"])

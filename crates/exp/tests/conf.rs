@@ -46,8 +46,8 @@ fn every_option_composes_with_its_binary() {
     let wanted = 1 + n("dataset") + n("student") + n("experiment");
     let student = told.iter().find(|(name, _)| name == "run-student-baseline");
     assert_eq!(student.map(|(_, n)| n), Some(&Ok(wanted)));
-    // run-student-baseline, run-distill, run-teacher, export-bundle, import-bundle, export-student, and the subcommands of run-lm
-    assert_eq!(told.len(), 6 + anyo_exp::run_lm::primaries().count());
+    // run-student-baseline, run-distill, run-teacher, run-eval-all, export-bundle, import-bundle, export-student, and the subcommands of run-lm
+    assert_eq!(told.len(), 7 + anyo_exp::run_lm::primaries().count());
     // No file lies outside.
     let mut known: BTreeSet<String> = told.iter().map(|(name, _)| format!("{name}.yaml")).collect();
     known.extend(groups.iter().flat_map(|(g, options)| options.iter().map(move |option| format!("{g}/{option}.yaml"))));

@@ -110,6 +110,15 @@ fn shrunken(binary: &str, args: &[String], folder: &Path, data: Option<&Path>) -
         // its lists are the reader's own
         return Ok(args.iter().cloned().chain(["--cfg", "job"].map(str::to_owned)).collect());
     }
+    if binary == "run-eval-all" {
+        // its runs are the reader's own, or many; tests/run_eval_all makes and compares small ones
+        return Ok(args
+            .iter()
+            .filter(|a| *a != "--resume" && *a != "latest")
+            .cloned()
+            .chain(["--cfg", "job"].map(str::to_owned))
+            .collect());
+    }
     if ["recommend", "export-bundle", "export-student"].contains(&binary) || has("--from") || has("--resume") {
         let earlier = folder.join("result").is_dir();
         // these take the small sizes over from the run that they name

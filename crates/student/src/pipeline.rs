@@ -6,7 +6,7 @@ use anyo_core::{
     Error, Recommender, Result,
     config::{Check, Problem, Ranges},
     data::{self, DataConfig, Dataset, DatasetConfig},
-    eval::{Comparison, EvalConfig, Evaluation, evaluate, write_metrics, write_per_user},
+    eval::{Comparison, EvalConfig, Evaluation, evaluate, write_metrics, write_other_ranks, write_per_user},
     run::{Run, RunConfig},
     torch::{DeviceChoice, Dtype, Role},
 };
@@ -160,6 +160,7 @@ pub fn run_student(config: &BaselineRunConfig, run: &mut Run, time_key: &str, tr
     run.write_json("metrics/compare.json", &comparison.to_json())?;
     if config.eval.per_user {
         write_per_user(&run.path().join("metrics/per_user.parquet"), model, &dataset)?;
+        write_other_ranks(&run.path().join("metrics/other_ranks.parquet"), &comparison, &dataset)?;
     }
     write_times(run, loaded, fitted.as_ref().map(|fitted| (time_key, fitted)), started)?;
     run.print(&comparison.to_table(table_width()));

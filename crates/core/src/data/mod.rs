@@ -37,6 +37,6 @@ pub use find::Catalogue;
 #[cfg(feature = "data")]
 pub use load::load;
 #[cfg(feature = "data")]
-pub use parquet::{Column, write_parquet};
+pub use parquet::{Column, parquet_columns, read_parquet, write_parquet};
 pub use rows::Rows;
 pub use target_index::TargetIndex;

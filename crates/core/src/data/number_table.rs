@@ -48,6 +48,7 @@ impl NumberWriter {
                 Column::F32(values) => Series::new(name, values).into_column(),
                 Column::Text(values) => Series::new(name, values).into_column(),
                 Column::TextOrNull(values) => Series::new(name, values).into_column(),
+                Column::F64OrNull(values) => Series::new(name, values).into_column(),
             }
         });
         let frame = DataFrame::new_infer_height(series.collect()).map_err(|e| failed(&self.path, e))?;

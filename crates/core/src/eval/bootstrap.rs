@@ -110,7 +110,7 @@ fn divide(mut total: Vec<f64>) -> Vec<f64> {
 }
 
 /// The quantile with linear interpolation between the two nearest of `sorted`, which must not be empty.
-fn quantile(sorted: &[f64], q: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
     let place = q * (sorted.len() - 1) as f64;
     let below = place.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);

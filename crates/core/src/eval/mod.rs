@@ -10,7 +10,7 @@
 //! Axis letters: `B` rows of a batch, `N` items, `K` length of the recommended list.
 
 mod beyond;
-mod bootstrap;
+pub(crate) mod bootstrap;
 mod buckets;
 mod config;
 #[cfg(feature = "torch")]
@@ -35,7 +35,7 @@ pub use evaluate::{evaluate, evaluate_watched};
 pub use evaluation::{Catalogue, Evaluation, write_metrics};
 pub use metrics::{Metric, mean};
 #[cfg(feature = "data")]
-pub use per_user::write_per_user;
+pub use per_user::{write_other_ranks, write_per_user};
 #[cfg(feature = "torch")]
 pub use ranker::rank_rows;
 pub use ranking::Ranking;

@@ -20,10 +20,11 @@ use serde_json::{Value, json};
 use self::record::Record;
 pub(crate) use self::{
     folder::create_exactly,
-    record::{git, host, read as read_record, toolchain},
+    record::{git, host, toolchain},
 };
 pub use self::{
     folder::{create, write_atomic},
+    record::read as read_record,
     resolve::{latest_run_where, resolve_run, resolve_run_of},
 };
 use crate::{

@@ -42,8 +42,8 @@ impl Record {
     }
 }
 
-/// The content of a `run.yaml`, or `None`.
-pub(crate) fn read(path: &Path) -> Option<Map<String, Value>> {
+/// The content of a `run.yaml` (or another YAML file of a run folder whose top level is a map), or `None`.
+pub fn read(path: &Path) -> Option<Map<String, Value>> {
     yaml::read_as(path)
 }
 

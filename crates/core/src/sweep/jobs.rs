@@ -3,15 +3,16 @@
 use std::{
     fs::OpenOptions,
     io::Write,
-    os::unix::process::{CommandExt, ExitStatusExt},
+    os::unix::process::ExitStatusExt,
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
-    thread::sleep,
-    time::Duration,
 };
 
-use crate::cli::{Job, Session};
+use crate::{
+    child,
+    cli::{Job, Session},
+};
 
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub(crate) fn run(
     dir: &Path,
     stop: &AtomicBool,
 ) -> Status {
-    let ended = spawn(session, base, words, dir).and_then(|mut child| wait(&mut child, stop));
+    let ended = command(session, base, words, dir).and_then(|command| child::run(command, stop));
     let status = match ended {
         Ok(status) => status,
         Err(e) => return note(dir, format!("the job could not be started: {e}")),
@@ -77,7 +78,7 @@ fn note(dir: &Path, message: String) -> Status {
     Status::Failed(message)
 }
 
-fn spawn(session: &Session<'_>, base: Option<&Path>, words: &[String], dir: &Path) -> std::io::Result<Child> {
+fn command(session: &Session<'_>, base: Option<&Path>, words: &[String], dir: &Path) -> std::io::Result<Command> {
     let flags = &session.flags;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(session.app.subcommand);
@@ -91,33 +92,6 @@ fn spawn(session: &Session<'_>, base: Option<&Path>, words: &[String], dir: &Pat
     if let Some(base) = base {
         command.arg("--from").arg(base);
     }
-    command.arg("--").args(words).stdin(Stdio::null());
-    // A process group of its own: Ctrl-C reaches the sweep alone, which passes it on exactly once; a second signal would
-    // end the job before it has saved.
-    command.process_group(0);
-    #[cfg(target_os = "linux")]
-    // SAFETY: prctl is async-signal-safe and touches no memory of the parent.
-    unsafe {
-        command.pre_exec(|| {
-            // A sweep that is killed takes its job along.
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
-            Ok(())
-        });
-    }
-    command.spawn()
-}
-
-fn wait(child: &mut Child, stop: &AtomicBool) -> std::io::Result<ExitStatus> {
-    let mut told = false;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
-        }
-        if stop.load(Ordering::Relaxed) && !told {
-            told = true;
-            // SAFETY: the child has not been waited for, so its id cannot belong to another process.
-            unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
-        }
-        sleep(Duration::from_millis(20));
-    }
+    command.arg("--").args(words);
+    Ok(command)
 }

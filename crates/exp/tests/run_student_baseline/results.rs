@@ -25,6 +25,7 @@ fn a_run_writes_exactly_the_documented_files() {
         "metrics.jsonl",
         "metrics/buckets.json",
         "metrics/compare.json",
+        "metrics/other_ranks.parquet",
         "metrics/per_user.parquet",
         "metrics/test.json",
         "metrics/time.json",
