@@ -75,6 +75,8 @@ mod tests {
         for x in numbers {
             assert_eq!(bf16_of(x).to_bits(), bf16::from_f32(x).to_bits(), "{x}");
         }
-        assert!([f32::NAN, f32::from_bits(0x7f80_0001), f32::from_bits(u32::MAX)].into_iter().all(|x| bf16_of(x).is_nan()));
+        assert!(
+            [f32::NAN, f32::from_bits(0x7f80_0001), f32::from_bits(u32::MAX)].into_iter().all(|x| bf16_of(x).is_nan())
+        );
     }
 }

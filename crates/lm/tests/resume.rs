@@ -65,8 +65,7 @@ impl Training {
                 (Trainable::of_params(params), model)
             }
         };
-        let schedule =
-            ScheduleConfig { name: ScheduleName::Cosine, warmup_steps: 2, total_steps: Some(6), floor: 0.1 };
+        let schedule = ScheduleConfig { name: ScheduleName::Cosine, warmup_steps: 2, total_steps: Some(6), floor: 0.1 };
         let optim = OptimConfig {
             name: OptimName::AdamW,
             lr: 1e-2,
@@ -117,7 +116,8 @@ impl Training {
 #[test]
 fn six_steps_are_three_and_a_resumed_three() {
     for state in [OptimizerState::EightBit, OptimizerState::F32] {
-        for what in [What::All(Kind::Float), What::All(Kind::BFloat16), What::Lora(Kind::Float), What::Lora(Kind::BFloat16)]
+        for what in
+            [What::All(Kind::Float), What::All(Kind::BFloat16), What::Lora(Kind::Float), What::Lora(Kind::BFloat16)]
         {
             let named = format!("{what:?} {state:?}");
             let mut whole = Training::new(what, state, 5);
