@@ -81,5 +81,5 @@ for repeat in $(seq "$repeats"); do
 done
 "$python" benches/peers/lm.py limit --threads "$threads" >> "$out"
 
-echo "machine: $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), $threads threads; every line: $out"
+echo "machine: $(nproc --all) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), $threads threads; every line: $out"
 "$python" benches/peers/lm_table.py "$out"

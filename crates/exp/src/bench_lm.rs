@@ -12,6 +12,7 @@ use anyo_core::{
 use anyo_lm::{
     Causal as _, CausalLm, LmInput, LoadOptions, LoraConfig, Pass, Targets, Tokenizer, attach,
     generate::{Prompt, SamplingConfig, generate},
+    quant::Quant,
     train::{
         Accumulator, Batch, CrossEntropy, Example, GroupConfig, HeadWeight, LmOptimizer, OptimizerState, Trainable,
     },
@@ -37,10 +38,12 @@ pub fn line(args: &[String]) -> Result<String> {
             WORKS.join(", ")
         )
     };
-    let kind = match dtype.as_str() {
-        "f32" => Kind::Float,
-        "bf16" => Kind::BFloat16,
-        other => bail!("no type `{other}`; f32 or bf16"),
+    let (kind, quant) = match dtype.as_str() {
+        "f32" => (Kind::Float, None),
+        "bf16" => (Kind::BFloat16, None),
+        "int8" => (Kind::Float, Some(Quant::INT8)),
+        "nf4" => (Kind::Float, Some(Quant::NF4)),
+        other => bail!("no type `{other}`; f32, bf16, or int8 and nf4, which have no peer here"),
     };
     let number = |i: usize, default: usize| rest.get(i).map_or(Ok(default), |word| word.parse());
     let (repeats, threads) = (number(0, 3).context("REPEATS")?, number(1, 2).context("THREADS")?);
@@ -56,7 +59,12 @@ pub fn line(args: &[String]) -> Result<String> {
         }
     }
     let started = Instant::now();
-    let model = CausalLm::load(folder, &LoadOptions { device: Device::Cpu, dtype: kind })?;
+    let model = CausalLm::load_with(folder, &LoadOptions { device: Device::Cpu, dtype: kind }, &mut |mut linear| {
+        if let Some(quant) = quant.filter(|_| linear.name() != "lm_head") {
+            linear.quantize(quant)?;
+        }
+        Ok(linear)
+    })?;
     let loaded = started.elapsed().as_secs_f64();
     let bytes = model.dense_bytes();
     let measured = match work.as_str() {
