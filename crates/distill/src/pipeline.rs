@@ -176,7 +176,8 @@ fn policy(
 
 /// Opens and checks what is needed of the bundle; `None` where nothing is.
 fn open(config: &DistillRunConfig, dataset: &Dataset, run: &mut Run) -> Result<Option<Bundle>> {
-    let mut wanted = Wanted { rankings: config.distill.wants_rankings(), embeddings: config.distill.wants_embeddings() };
+    let mut wanted =
+        Wanted { rankings: config.distill.wants_rankings(), embeddings: config.distill.wants_embeddings() };
     wanted.embeddings |= wanted.rankings && matches!(config.active, ActiveConfig::KCenter(_));
     if !wanted.rankings && !wanted.embeddings {
         run.warn(

@@ -28,7 +28,7 @@ use anyo_lm::{Causal as _, CausalLm, LoadOptions, Tokenizer, builtin::builtin};
 use anyo_student::{Progress, Student, Watch};
 use anyo_teacher::{
     Candidates, Draw, Encoder, Parts, PromptMode, PromptSource, Prompted, Prompts, RankSettings, Ranker, Teacher,
-    TeacherRunConfig, TeacherSetup, added_tokens, builtin_texts, title_features, fit_teacher,
+    TeacherRunConfig, TeacherSetup, added_tokens, builtin_texts, fit_teacher, title_features,
 };
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};

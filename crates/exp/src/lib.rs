@@ -1,14 +1,14 @@
 //! Composition root: nothing but the binaries and their integration tests.
 
-pub mod bench_distill;
 pub mod apps;
+pub mod bench_distill;
 pub mod bench_lm;
 pub mod bench_student;
 pub mod bench_teacher;
 pub mod bundles;
 pub mod compose;
 pub mod doctor;
-pub mod export_student;
 pub mod eval_all;
+pub mod export_student;
 pub mod recommend;
 pub mod run_lm;

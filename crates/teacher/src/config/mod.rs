@@ -82,6 +82,10 @@ pub struct HeadConfig {
     pub id_dropout: f64,
     /// What items are that were never a training target.
     pub unseen: Unseen,
+    /// How much of the log of an item's frequency as a training target is added to its score in the softmax (logit
+    /// adjustment, Menon et al. 2021): 1 leaves to the vectors only what frequency does not explain, so rare items are not
+    /// pushed down for being rare. How much of it ranks is chosen on validation. 0: none.
+    pub prior: f64,
 }
 
 /// How the head treats items that are no target of any training row.
@@ -176,6 +180,7 @@ impl Check for HeadConfig {
         list.at_least("dim", self.dim as f64, 1.0);
         list.positive("scale", self.scale);
         list.probability("id_dropout", self.id_dropout);
+        list.probability("prior", self.prior);
         if self.id_dropout > 0.0 && self.items != HeadItems::Both {
             list.push("id_dropout", "titles can stand in for vectors with items: both only; wanted 0".into());
         }

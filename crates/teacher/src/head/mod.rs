@@ -31,6 +31,16 @@ pub struct Head {
     bias: Option<Tensor>,   // [I]
     id_dropout: f64,
     unseen: Option<UnseenItems>,
+    prior: Option<Prior>,
+}
+
+/// How frequent items are as training targets.
+#[derive(Debug)]
+struct Prior {
+    /// `prior` times the log of each item's share of the training targets `[I]`; half a target more for each item.
+    log: Tensor,
+    /// How much of it ranks `[1]`; saved with the weights.
+    kept: Tensor,
 }
 
 /// What the head keeps of items that were never a training target, where titles speak for them.
@@ -125,8 +135,12 @@ impl Head {
             }
             Unseen::ByTitle => Some(UnseenItems::new(target_counts, params.device())?),
         };
+        let prior = match config.prior > 0.0 {
+            true => Some(Prior::new(config.prior, target_counts, n_items, params)?),
+            false => None,
+        };
         let (normalize, id_dropout) = (config.normalize, config.id_dropout);
-        Ok(Self { normalize, user, id, title, log_scale, bias, id_dropout, unseen })
+        Ok(Self { normalize, user, id, title, log_scale, bias, id_dropout, unseen, prior })
     }
 
     /// Vectors of all items, with a graph where gradients are on. Compute them once for many rows.
@@ -137,7 +151,23 @@ impl Head {
         self.items_without(None)
     }
 
-    /// As [`Head::items`]; with a seed, a share `id_dropout` of the items goes without its encoder vector.
+    /// Whether frequencies are part of the loss, so that [`Head::keep_prior`] has something to say.
+    pub fn has_prior(&self) -> bool {
+        self.prior.is_some()
+    }
+
+    /// Sets how much of the frequencies ranks: 0 none, 1 as much as in the loss. Rankers made before keep theirs.
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    pub fn keep_prior(&self, share: f64) -> Result<()> {
+        let Some(prior) = &self.prior else { return Ok(()) };
+        let _ = no_grad(|| prior.kept.shallow_clone().f_fill_(share))?;
+        Ok(())
+    }
+
+    /// As [`Head::items`]; with a seed as the loss sees them: with all of the prior, and a share `id_dropout` of the items
+    /// without its encoder vector.
     fn items_without(&self, dropped: Option<u64>) -> Result<ItemVectors> {
         let mut sum: Option<Tensor> = None;
         if let Some(part) = &self.id {
@@ -164,7 +194,16 @@ impl Head {
         let vectors = sum.ok_or_else(|| Error::invalid("the scoring head has no item vectors"))?;
         // The learned factor stands with the items: one table and not every batch of users is multiplied.
         let vectors = self.unit(&vectors)?.f_mul(&self.log_scale.f_exp()?)?;
-        Ok(ItemVectors { vectors, bias: self.bias.as_ref().map(Tensor::shallow_clone) })
+        let prior = match &self.prior {
+            Some(prior) if dropped.is_some() => Some(prior.log.shallow_clone()),
+            Some(prior) => Some(prior.log.f_mul(&prior.kept)?),
+            None => None,
+        };
+        let bias = match (&self.bias, prior) {
+            (Some(bias), Some(prior)) => Some(bias.f_add(&prior)?),
+            (bias, prior) => prior.or_else(|| bias.as_ref().map(Tensor::shallow_clone)),
+        };
+        Ok(ItemVectors { vectors, bias })
     }
 
     /// Users `[B,h]` for last states `[B,D]` of any float type.
@@ -223,6 +262,20 @@ impl Head {
         let found: TokenLoss =
             CrossEntropy::plain().grad(&users.f_detach()?, &items.f_detach()?, &targets, scale, true)?;
         Ok(HeadLoss { surrogate: found.surrogate(&users, Some(&items))?, sum: found.sum })
+    }
+}
+
+impl Prior {
+    fn new(strength: f64, target_counts: &[u64], n_items: i64, params: &mut Params) -> Result<Self> {
+        if target_counts.len() as i64 != n_items {
+            let got = target_counts.len();
+            return Err(Error::invalid(format!("{got} counts of training targets for {n_items} items")));
+        }
+        let total: f64 = target_counts.iter().map(|&n| n as f64 + 0.5).sum();
+        let log = |&n: &u64| (strength * ((n as f64 + 0.5) / total).ln()) as f32;
+        let log: Vec<f32> = target_counts.iter().map(log).collect();
+        let kept = params.add_buffer("head.prior_kept", Tensor::f_from_slice(&[0.5f32])?)?;
+        Ok(Self { log: Tensor::f_from_slice(&log)?.f_to_device(params.device())?, kept })
     }
 }
 

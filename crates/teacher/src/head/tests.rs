@@ -3,7 +3,16 @@ use tch::Device;
 use super::*;
 
 fn config(items: HeadItems, normalize: bool, item_bias: bool) -> HeadConfig {
-    HeadConfig { items, dim: 6, normalize, scale: 2.0, item_bias, id_dropout: 0.0, unseen: Unseen::AsOthers }
+    HeadConfig {
+        items,
+        dim: 6,
+        normalize,
+        scale: 2.0,
+        item_bias,
+        id_dropout: 0.0,
+        unseen: Unseen::AsOthers,
+        prior: 0.0,
+    }
 }
 
 fn randn(shape: &[i64]) -> Tensor {
@@ -121,4 +130,27 @@ fn dropped_encoder_vectors_depend_on_the_seed_alone() {
     assert!(a.equal(&b) && !a.equal(&c));
     // 50 expected, deviation 6.1
     assert!((25..75).contains(&n), "{n}");
+}
+
+#[test]
+fn the_prior_is_whole_in_the_loss_and_as_kept_in_the_ranking() {
+    tch::manual_seed(8);
+    let (items, titles) = (randn(&[3, 4]), randn(&[3, 8]));
+    let config = HeadConfig { prior: 1.0, ..config(HeadItems::Both, false, false) };
+    let mut params = Params::new(Device::Cpu);
+    let head = Head::new(&config, 8, &items, Some(&titles), &[7, 0, 1], &mut params, 1).unwrap();
+    let states = randn(&[2, 8]);
+    let scores = |share| {
+        head.keep_prior(share).unwrap();
+        head.scores(&states, &head.items().unwrap()).unwrap()
+    };
+    let (none, half, all) = (scores(0.0), scores(0.5), scores(1.0));
+    // (n + 1/2) / 9.5
+    let log = Tensor::from_slice(&[(7.5f32 / 9.5).ln(), (0.5f32 / 9.5).ln(), (1.5f32 / 9.5).ln()]);
+    assert!((&none + &log).allclose(&all, 1e-5, 1e-6, false) && (&none + log * 0.5).allclose(&half, 1e-5, 1e-6, false));
+    let want = all.cross_entropy_loss::<&Tensor>(&Tensor::from_slice(&[2i64, 0]), None, tch::Reduction::Sum, -100, 0.0);
+    let _ = scores(0.0);
+    let found = head.loss(&states, &[2, 0], 1.0, 1).unwrap();
+    assert!((found.sum.double_value(&[]) - want.double_value(&[])).abs() < 1e-5);
+    assert!(params.get("head.prior_kept").is_some(), "it is saved");
 }

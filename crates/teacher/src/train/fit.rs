@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use anyo_core::{
     Error, Result,
-    data::Rows,
+    data::{Dataset, Rows},
     eval::evaluate,
     seed::{self, Stream},
     torch::{Checkpoints, Due, Gradients, Optimizer, Schedule, load_tensors},
@@ -20,7 +20,7 @@ use super::{
     state::State,
 };
 use crate::{
-    config::Curriculum,
+    config::{Curriculum, TeacherTrainConfig},
     model::Teacher,
     rank::{RankSettings, Ranker},
     tokens::PromptMode,
@@ -36,6 +36,12 @@ use crate::{
 /// data or another language model.
 pub fn fit_teacher(setup: &TeacherSetup<'_>, teacher: &Teacher, watch: &mut dyn Watch) -> Result<TeacherFitted> {
     Trainer::new(setup, teacher, watch)?.run(watch)
+}
+
+/// The validation rows that selecting looks at.
+pub(crate) fn valid_rows(train: &TeacherTrainConfig, dataset: &Dataset, seed: u64) -> Rows {
+    let mut rng = seed::rng(seed, Stream::Shuffle, u64::MAX, 2);
+    dataset.valid.sample(train.valid_rows, &mut rng)
 }
 
 struct Trainer<'a> {
@@ -116,10 +122,7 @@ impl<'a> Trainer<'a> {
             .transpose()?;
         Ok(Self {
             teacher,
-            valid: {
-                let mut rng = seed::rng(setup.seed, Stream::Shuffle, u64::MAX, 2);
-                setup.dataset.valid.sample(train.valid_rows, &mut rng)
-            },
+            valid: valid_rows(train, setup.dataset, setup.seed),
             states,
             cache: PromptCache::new(train.cache_mb),
             total,

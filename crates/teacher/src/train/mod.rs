@@ -13,6 +13,7 @@ use anyo_core::{Result, data::Dataset, eval::EvalConfig};
 
 pub use curriculum::hybrid_probability;
 pub use fit::fit_teacher;
+pub(crate) use fit::valid_rows;
 pub use rows::{TrainRow, TrainRows};
 pub use state::TeacherFitted;
 

@@ -179,6 +179,7 @@ pub(crate) fn config() -> TeacherConfig {
             item_bias: true,
             id_dropout: 0.0,
             unseen: Unseen::AsOthers,
+            prior: 0.0,
         }),
         train: TeacherTrainConfig {
             batch_size: 4,

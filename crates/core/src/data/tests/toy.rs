@@ -58,7 +58,7 @@ fn toy_rule_and_popularity() {
     assert!((0.45..0.75).contains(&rule), "{rule}");
     assert!(popularity < 0.6 * rule, "{popularity}");
     assert!(rare >= 50, "{rare}");
-    assert!(cold >= 200 && cold_hits * 10 > cold * 9, "{cold_hits} of {cold}");
+    assert!(cold >= 300 && cold_hits * 5 > cold * 2, "{cold_hits} of {cold}");
     assert!(never >= 50, "{never}");
 }
 
