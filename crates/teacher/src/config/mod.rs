@@ -180,7 +180,9 @@ impl Check for HeadConfig {
         list.at_least("dim", self.dim as f64, 1.0);
         list.positive("scale", self.scale);
         list.probability("id_dropout", self.id_dropout);
-        list.probability("prior", self.prior);
+        if !(0.0..=1.0).contains(&self.prior) {
+            list.push("prior", format!("wanted 0 to 1, got {}", self.prior));
+        }
         if self.id_dropout > 0.0 && self.items != HeadItems::Both {
             list.push("id_dropout", "titles can stand in for vectors with items: both only; wanted 0".into());
         }
