@@ -109,7 +109,8 @@ fn unseen_items_are_ranked_by_their_titles_alone() {
     let vectors = |head: &Head| head.items().unwrap().vectors.index_select(0, &Tensor::from_slice(&[1i64, 3]));
     assert!(vectors(&head).equal(&vectors(&changed)));
     assert!(head.loss(&states, &[1, 0], 1.0, 1).unwrap_err().to_string().contains("target 1"));
-    let error = Head::new(&config, 8, &items, Some(&titles), &[1], &mut again, 1).unwrap_err();
+    let mut third = Params::new(Device::Cpu);
+    let error = Head::new(&config, 8, &items, Some(&titles), &[1], &mut third, 1).unwrap_err();
     assert!(error.to_string().contains("1 counts"), "{error}");
 }
 
