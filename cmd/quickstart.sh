@@ -20,7 +20,7 @@ say "  2. run-eval-all is compiled (once; 10 minutes or more on two cores)"
 say "  3. on generated data (2,000 readers, 500 books in series; the titles of new books say what nobody's history can):"
 say "     a small language model is trained on the titles, then an iLoRA teacher on top of it, which labels the training rows;"
 say "     a small sequential student is trained alone and distilled from the teacher, three times each;"
-say "     all are compared, with significance tests (under 10 minutes on two cores)"
+say "     all are compared, with significance tests (minutes on two cores that do nothing else)"
 say ""
 say "--- 1. libtorch"
 prepare_build
