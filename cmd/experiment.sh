@@ -3,14 +3,16 @@
 # shellcheck shell=bash
 
 . env_shell/env.sh
-cargo build --release --bin run-student-baseline </dev/null >&2
+cargo build --release --bin run-eval-all </dev/null >&2
 
 # run NAME OVERRIDE…: a line for the queue
 run() { printf '%s\n' "$*"; }
 
-# queue FOLDER OVERRIDE…: runs the lines of stdin, each with these overrides first, into result/FOLDER/NAME; then the table
+# queue FOLDER OVERRIDE…: runs the lines of stdin, each with these overrides first, into result/FOLDER/NAME; then the table.
+# APP names the program, run-student-baseline where it is not set; COLUMNS_OF_TABLE the metrics.
 queue() {
-  export ANYO_QUEUE_DIR="result/$1" ANYO_QUEUE_BIN="$CARGO_TARGET_DIR/release/run-student-baseline"
+  # one executable holds them all
+  export ANYO_QUEUE_DIR="result/$1" ANYO_QUEUE_BIN="$CARGO_TARGET_DIR/release/run-eval-all" ANYO_QUEUE_APP="${APP:-run-student-baseline}"
   shift
   export ANYO_QUEUE_COMMON="$*"
   mkdir -p "$ANYO_QUEUE_DIR"
@@ -21,6 +23,7 @@ queue() {
     rm -rf "$dir"
     echo "$name: started" >&2
     # shellcheck disable=SC2086 # one word an override
-    "$ANYO_QUEUE_BIN" $ANYO_QUEUE_COMMON threads=1 run.dir="$dir" "$@" >"$dir.log" 2>&1 || echo "$name: failed, see $dir.log" >&2'
-  python3 cmd/results_table.py "$ANYO_QUEUE_DIR"
+    "$ANYO_QUEUE_BIN" --app "$ANYO_QUEUE_APP" $ANYO_QUEUE_COMMON threads=1 run.dir="$dir" "$@" >"$dir.log" 2>&1 || echo "$name: failed, see $dir.log" >&2'
+  # shellcheck disable=SC2086 # one word a metric
+  python3 cmd/results_table.py "$ANYO_QUEUE_DIR" ${COLUMNS_OF_TABLE:-}
 }

@@ -1,10 +1,7 @@
 //! Composition root: nothing but the binaries and their integration tests.
 
 pub mod apps;
-pub mod bench_distill;
-pub mod bench_lm;
-pub mod bench_student;
-pub mod bench_teacher;
+pub mod bench;
 pub mod bundles;
 pub mod compose;
 pub mod doctor;

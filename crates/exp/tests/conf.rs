@@ -42,8 +42,12 @@ fn every_option_composes_with_its_binary() {
     let groups: BTreeMap<String, Vec<String>> = list_groups(&SearchPath::new([conf()])).into_iter().collect();
     let n = |group: &str| groups[group].len();
     assert!(n("dataset") >= 10 && n("student") >= 8, "{groups:?}");
-    // Alone; each data set with the default student; each student on the default data set; each experiment.
-    let wanted = 1 + n("dataset") + n("student") + n("experiment");
+    // Alone; each data set with the default student; each student on the default data set; each of its experiments.
+    let own = |name: &&String| {
+        let text = fs::read_to_string(conf().join(format!("experiment/{name}.yaml"))).unwrap();
+        text.lines().any(|line| line == "# app: run-student-baseline")
+    };
+    let wanted = 1 + n("dataset") + n("student") + groups["experiment"].iter().filter(own).count();
     let student = told.iter().find(|(name, _)| name == "run-student-baseline");
     assert_eq!(student.map(|(_, n)| n), Some(&Ok(wanted)));
     // run-student-baseline, run-distill, run-teacher, run-eval-all, export-bundle, import-bundle, export-student, and the subcommands of run-lm

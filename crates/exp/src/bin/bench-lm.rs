@@ -1,19 +1,5 @@
 //! Our side of `benches/peers/lm.sh`: prints one JSON line for the work it is given.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    anyo_core::memory::keep_freed_memory();
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    match anyo_exp::bench_lm::line(&args) {
-        Ok(line) => {
-            use std::io::Write as _;
-            let _ = writeln!(std::io::stdout(), "{line}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(2)
-        }
-    }
+fn main() -> std::process::ExitCode {
+    anyo_exp::bench::main(anyo_exp::bench::lm::line)
 }

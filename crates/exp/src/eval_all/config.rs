@@ -53,8 +53,10 @@ pub struct EvalAllConfig {
     pub latency_users: usize,
     /// Where stages compute.
     pub device: DeviceChoice,
-    /// CPU threads of the stages and of the latency, 0 for all cores.
+    /// CPU threads of each stage and of the latency, 0 for all cores (shared among the stages that run at a time).
     pub threads: usize,
+    /// Stages at a time.
+    pub jobs: usize,
     /// Where data lies.
     pub data: DataConfig,
     /// Where the comparison writes.
@@ -68,6 +70,9 @@ pub struct StagesConfig {
     /// Overrides of run-teacher; null trains no teacher.
     #[serde(deserialize_with = "Option::deserialize")]
     pub teacher: Option<Vec<String>>,
+    /// A finished run with a bundle that teaches instead; in the table where it ranked the test rows.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub teacher_run: Option<PathBuf>,
     /// Seed of the one teacher.
     pub teacher_seed: u64,
     /// Overrides of run-student-baseline.
@@ -170,6 +175,11 @@ impl Check for EvalAllConfig {
                 list.push("stages.distill", format!("`{name}` is the name of another method"));
             }
         }
+        let asked = self.stages.teacher.as_ref().is_some_and(|words| !words.is_empty());
+        if asked && self.stages.teacher_run.is_some() {
+            list.push("stages.teacher_run", "a finished teacher needs no `stages.teacher`: wanted one of the two".into());
+        }
+        list.at_least("jobs", self.jobs as f64, 1.0);
         if self.stages.distill.keys().chain(self.named.keys()).any(String::is_empty) {
             list.push("named", "a method needs a name".into());
         }

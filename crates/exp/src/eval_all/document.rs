@@ -1,5 +1,10 @@
 //! The report before it has a format: sections of sentences, tables and plots; and how numbers are written in it.
 
+use super::svg::Plot;
+
+/// Folder of the plots beside the Markdown.
+pub(super) const PLOTS: &str = "plots";
+
 /// A report.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Document {
@@ -21,8 +26,8 @@ pub(super) enum Block {
     Text(String),
     /// A table; the first column holds names.
     Table(Table),
-    /// A drawing as SVG text; only the HTML shows it.
-    Plot(String),
+    /// A drawing.
+    Plot(Plot),
 }
 
 /// A table of texts.
@@ -73,7 +78,15 @@ impl Table {
 }
 
 impl Document {
-    /// The report without plots.
+    /// Every plot.
+    pub(super) fn plots(&self) -> impl Iterator<Item = &Plot> {
+        self.sections.iter().flat_map(|section| &section.blocks).filter_map(|block| match block {
+            Block::Plot(plot) => Some(plot),
+            Block::Text(_) | Block::Table(_) => None,
+        })
+    }
+
+    /// The report with plots as files beside it.
     pub(super) fn to_markdown(&self) -> String {
         let mut out = format!("# {}\n", self.title);
         for section in &self.sections {
@@ -83,7 +96,7 @@ impl Document {
                 .filter_map(|block| match block {
                     Block::Text(text) => Some(format!("{text}\n")),
                     Block::Table(table) => Some(table.to_markdown()),
-                    Block::Plot(_) => None,
+                    Block::Plot(plot) => Some(format!("![{}]({PLOTS}/{}.svg)\n", plot.title, plot.id)),
                 })
                 .collect();
             if !told.is_empty() {

@@ -40,7 +40,9 @@ pub(super) fn page(document: &Document) -> String {
             match block {
                 Block::Text(text) => out += &format!("<p>{}</p>\n", escape(text)),
                 Block::Table(found) => out += &table(found),
-                Block::Plot(svg) => out += &format!("<figure class=\"wide\" style=\"margin: 0\">\n{svg}</figure>\n"),
+                Block::Plot(plot) => {
+                    out += &format!("<figure class=\"wide\" style=\"margin: 0\">\n{}</figure>\n", plot.svg);
+                }
             }
         }
         out += "</section>\n";
@@ -65,7 +67,7 @@ fn table(table: &Table) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::eval_all::document::Section;
+    use crate::eval_all::{document::Section, svg::Plot};
 
     /// Every tag is closed in its order, and every `id` is there once.
     pub(crate) fn balanced(text: &str) {
@@ -92,7 +94,8 @@ pub(super) mod tests {
     fn a_page_is_well_formed_and_alone() {
         let mut table = Table::new(["a", "b", "c"]);
         table.rows.push(vec!["<script>".into(), "1 & 2".into(), "\"3\"".into()]);
-        let blocks = vec![Block::Text("a < b".into()), Block::Table(table), Block::Plot("<svg></svg>\n".into())];
+        let plot = Plot { id: "p".into(), title: "P".into(), svg: "<svg></svg>\n".into() };
+        let blocks = vec![Block::Text("a < b".into()), Block::Table(table), Block::Plot(plot)];
         let document = Document { title: "T & U".into(), sections: vec![Section { title: "S".into(), blocks }] };
         let page = page(&document);
         balanced(&page);

@@ -10,6 +10,7 @@ mod latency;
 mod measure;
 mod methods;
 mod past;
+mod place;
 mod plots;
 mod sections;
 mod stages;
@@ -73,6 +74,11 @@ pub fn run_eval_all(config: &EvalAllConfig, run: &mut Run) -> Result<()> {
     };
     let document = report.document();
     write(&folder, HTML_FILE, &html::page(&document))?;
+    let plots = folder.join(document::PLOTS);
+    std::fs::create_dir_all(&plots).map_err(Error::io(&plots, "make the folder"))?;
+    for plot in document.plots() {
+        write(&plots, &format!("{}.svg", plot.id), &plot.file())?;
+    }
     write(&folder, MARKDOWN_FILE, &document.to_markdown())?;
     store::write(&folder.join(RESULTS_FILE), &methods, &config.measures(), &findings)?;
     run.print(&report.terminal());

@@ -5,7 +5,7 @@ use super::{
     measure::{Figure, Subset},
     methods::Kind,
     sections::Report,
-    svg::{Bar, BarGroup, Line, Words, bars, lines},
+    svg::{Bar, BarGroup, Line, Plot, Words, bars, lines},
 };
 
 /// A method told about so many rows.
@@ -25,7 +25,7 @@ fn names<'a>(report: &Report<'a>) -> Vec<&'a str> {
 }
 
 /// Every metric of every method.
-pub(super) fn quality(report: &Report<'_>) -> String {
+pub(super) fn quality(report: &Report<'_>) -> Plot {
     let all = &report.findings.subsets[0];
     let groups: Vec<BarGroup> = report
         .config
@@ -49,7 +49,7 @@ pub(super) fn quality(report: &Report<'_>) -> String {
 }
 
 /// The headline in each bucket.
-pub(super) fn popularity(report: &Report<'_>, parts: &[&Subset]) -> String {
+pub(super) fn popularity(report: &Report<'_>, parts: &[&Subset]) -> Plot {
     let (at, rare) = (report.config.headline(), report.findings.subset("rare"));
     let rare = rare.filter(|subset| subset.n_rows > 0);
     let groups: Vec<BarGroup> = parts
@@ -74,7 +74,7 @@ pub(super) fn popularity(report: &Report<'_>, parts: &[&Subset]) -> String {
 }
 
 /// Validation and training loss of the first seed of each trained method, as far as runs wrote them.
-pub(super) fn training(report: &Report<'_>) -> Vec<String> {
+pub(super) fn training(report: &Report<'_>) -> Vec<Plot> {
     let trained: Vec<_> = report.methods.iter().enumerate().filter(|(_, method)| method.is_trained()).collect();
     let draw = |id: &str, name: &str, title: &str, y: &str| {
         let series: Vec<Line> = trained
@@ -126,7 +126,7 @@ pub(super) fn budget_points(report: &Report<'_>) -> Vec<BudgetPoint> {
 }
 
 /// The headline over the number of labelled rows.
-pub(super) fn budget(report: &Report<'_>, points: &[BudgetPoint]) -> String {
+pub(super) fn budget(report: &Report<'_>, points: &[BudgetPoint]) -> Plot {
     let label = report.config.headline.to_uppercase();
     let line = Line {
         name: "methods by labelled rows".into(),

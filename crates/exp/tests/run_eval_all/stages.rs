@@ -39,6 +39,17 @@ fn what_is_missing_is_run_and_what_is_there_is_taken_again() {
     let line = results.lines("all", "teacher", "ndcg@20").pop().unwrap();
     assert!((line[0].unwrap() - told).abs() < 1e-12 && line[5].is_some());
 
+    // two at a time, taught by that teacher: the same figures, and what each child says has its own file
+    let words = [&["seeds=[1, 2]", "jobs=2", "stages.teacher_run=c/stages/teacher/seed_42"], &words[2..]].concat();
+    let words: Vec<&str> = words.into_iter().map(|word| if word == "run.dir=c" { "run.dir=d" } else { word }).collect();
+    let said = project.compare(&words).done();
+    assert!(said.err.contains("stage 2 of 2: student baseline, seed 2: done in"), "{}", said.err);
+    assert!(!project.at("d/stages/teacher").exists() && project.at("d/stages/student_baseline/seed_1.log").is_file());
+    let beside = Results::read(&project, "d");
+    for (method, metric) in [("student baseline", "ndcg@20"), ("teacher", "hr@10")] {
+        assert_eq!(beside.lines("all", method, metric), results.lines("all", method, metric));
+    }
+
     // a third seed: the others are not run again, and say the same
     let said = project.compare(&["--resume", "c", "seeds=[1, 2, 3]"]).done();
     assert_eq!(said.err.matches("already done").count(), 3, "{}", said.err);
@@ -103,6 +114,13 @@ fn a_stage_that_fails_says_which_and_why() {
     for part in ["train.epochs", "stage 1 of 1: student baseline, seed 1 failed: exit code 2"] {
         assert!(said.err.contains(part), "{part} in {}", said.err);
     }
+    // beside others the message is in a file, which is named
+    let mut beside = words(r#"stages.baseline=["train.epoch=3"]"#);
+    beside.push("jobs=2".to_owned());
+    let said = project.compare(&beside.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    let (_, file) = said.err.split_once("its message is in ").expect("the hint names a file");
+    assert!(project.read(file.split(';').next().unwrap()).contains("train.epochs"), "{}", said.err);
     let said = compare(&baseline(&["eval.ks=[10,1000]"]));
     assert_eq!(said.code, Some(1), "{}", said.err);
     assert!(said.err.contains("seed 1 failed: eval.ks: K = 1000"), "{}", said.err);

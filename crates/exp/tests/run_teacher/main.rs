@@ -65,7 +65,10 @@ fn a_teacher_is_trained_measured_exported_and_resumed() {
     }
     let choice = project.json("result/whole/metrics/choice.json");
     assert_eq!((choice["asked"].as_u64(), choice["n_candidates"].as_u64()), (Some(6), Some(20)));
-    assert!(choice["legacy"]["hr@1_se"].is_number() && choice["popularity_hr@1"].is_number(), "{choice}");
+    assert!(choice["legacy"]["hr@1_se"].is_number() && choice["by_scores"].as_object().unwrap().len() == 3, "{choice}");
+    for name in ["head", "encoder sasrec_dllm2rec", "popularity"] {
+        assert!(choice["by_scores"][name]["hr@1_se"].is_number(), "{name}: {choice}");
+    }
     assert_eq!(project.read("result/whole/metrics/answers.jsonl").lines().count(), 6);
     let time = project.json("result/whole/metrics/time.json");
     for key in ["teacher_train_time_total", "distill_teacher_export_time", "train_tokens_per_s", "export_rows_per_s"] {

@@ -10,7 +10,7 @@ use anyo_lm::Tokenizer;
 use anyo_student::{baseline, baselines::PopularityConfig, config::StudentConfig};
 use serde_json::json;
 
-use super::{config::TeacherRunConfig, rankers};
+use super::{beside, config::TeacherRunConfig, rankers};
 use crate::{
     answers::evaluate_choices,
     candidates::{Candidates, Draw},
@@ -93,17 +93,32 @@ pub(super) fn catalogue(
     Ok(())
 }
 
-/// Asks the test rows with candidates.
-pub(super) fn choices(parts: &Measured<'_>, candidates: &Candidates, teacher: &Teacher, run: &mut Run) -> Result<()> {
+/// Asks the test rows with candidates, and orders the same candidates by the scores of head, encoder and popularity.
+pub(super) fn choices(
+    parts: &Measured<'_>,
+    candidates: &Candidates,
+    teacher: &Teacher,
+    ranker: Option<&Ranker<'_>>,
+    run: &mut Run,
+) -> Result<()> {
     let choice = &parts.config.choice;
     if choice.rows == Some(0) {
         return Ok(());
     }
-    let Measured { dataset, prompts, .. } = parts;
+    let Measured { dataset, prompts, encoder, .. } = parts;
     let mut rows = candidates.rows(Draw::Test, &dataset.test, choice.min_history, prompts.n_templates())?;
     let all = rows.len();
     rows.truncate(choice.rows.unwrap_or(all));
-    let popular = by_popularity(&rows, &dataset.train_counts);
+    let popular = StudentConfig::Popularity(PopularityConfig {});
+    let mut others: Vec<(String, &dyn Recommender)> = Vec::new();
+    others.extend(ranker.map(|ranker| ("head".to_owned(), ranker as &dyn Recommender)));
+    others.push((format!("encoder {}", encoder.name()), *encoder));
+    let popular = baseline(&popular, dataset);
+    others.extend(popular.iter().map(|popular| ("popularity".to_owned(), popular.as_ref() as &dyn Recommender)));
+    let others = others
+        .into_iter()
+        .map(|(name, model)| Ok((name, beside::by_scores(model, &rows, &dataset.test)?)))
+        .collect::<Result<Vec<_>>>()?;
     let bar = run.progress(rows.len() as u64, "questions");
     let (metrics, answers) = ask(parts, teacher, &rows, &mut |n| bar.inc(n))?;
     drop(bar);
@@ -115,17 +130,18 @@ pub(super) fn choices(parts: &Measured<'_>, candidates: &Candidates, teacher: &T
     let path = run.path().join("metrics/answers.jsonl");
     std::fs::write(&path, lines).map_err(anyo_core::Error::io(&path, "write the answers"))?;
     let mut report = serde_json::to_value(&metrics).unwrap_or_default();
-    report["popularity_hr@1"] = json!(popular);
+    report["by_scores"] = beside::to_json(&others);
     report["asked"] = json!(rows.len());
     report["test_rows"] = json!(dataset.test.len());
     report["shorter_than_min_history"] = json!(dataset.test.len() - all);
     run.write_json("metrics/choice.json", &report)?;
     run.print(&format!(
-        "one of {} candidates, {} of {} test rows: {}; popularity HR@1 {popular:.4}\n",
+        "one of {} candidates, {} of {} test rows: {}; the same candidates by scores, HR@1: {}\n",
         metrics.n_candidates,
         rows.len(),
         dataset.test.len(),
-        metrics.line()
+        metrics.line(),
+        others.iter().map(|(name, (share, _))| format!("{name} {share:.4}")).collect::<Vec<_>>().join(", ")
     ));
     Ok(())
 }
@@ -153,15 +169,6 @@ fn ask(
         done(rows.len() as u64);
         Ok(texts)
     })
-}
-
-/// Share of rows whose target is the most popular candidate; a tie counts against it.
-fn by_popularity(rows: &[crate::candidates::ChoiceRow], counts: &[u64]) -> f64 {
-    let count = |item: u32| counts[item as usize];
-    let hit = |row: &&crate::candidates::ChoiceRow| {
-        row.candidates.iter().all(|&item| item == row.target || count(item) < count(row.target))
-    };
-    rows.iter().filter(hit).count() as f64 / rows.len().max(1) as f64
 }
 
 /// Columns of the terminal, or 100.

@@ -1,5 +1,6 @@
 //! `run-teacher`: data, encoder, language model, training, evaluation beside the encoder and popularity, the bundle.
 
+mod beside;
 mod config;
 mod encoder;
 mod export;
@@ -86,7 +87,7 @@ pub fn run_teacher(config: &TeacherRunConfig, run: &mut Run) -> Result<()> {
         None => None,
     };
     measure::catalogue(&parts, &teacher, ranker.as_ref(), run)?;
-    measure::choices(&parts, &candidates, &teacher, run)?;
+    measure::choices(&parts, &candidates, &teacher, ranker.as_ref(), run)?;
     let exported = match &ranker {
         Some(ranker) if config.export.enabled => Some(export::bundle(&parts, ranker, run)?),
         None if config.export.enabled => {

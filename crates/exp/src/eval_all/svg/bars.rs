@@ -1,6 +1,6 @@
 //! Bars in groups, with intervals.
 
-use super::{Frame, LEFT, RIGHT, WIDTH, Words, escape, paint, ticks};
+use super::{Frame, LEFT, Plot, RIGHT, WIDTH, Words, escape, paint, ticks};
 
 /// A bar: a value from 0 up and, where known, its interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,7 +17,7 @@ pub(crate) struct BarGroup {
 }
 
 /// Draws `groups` whose bars belong to `series`. What is not finite is left out.
-pub(crate) fn bars(words: &Words<'_>, series: &[&str], groups: &[BarGroup]) -> String {
+pub(crate) fn bars(words: &Words<'_>, series: &[&str], groups: &[BarGroup]) -> Plot {
     let shown = |bar: &Option<Bar>| bar.filter(|bar| bar.value.is_finite());
     let interval = |bar: &Bar| bar.interval.filter(|ends| ends.iter().all(|end| end.is_finite()));
     let every = groups.iter().flat_map(|group| group.bars.iter().filter_map(shown));
@@ -86,7 +86,8 @@ mod tests {
                 group("tail", &[None, bar(f64::NAN, Some([0.0, 1.0]))]),
                 group("rare", &[bar(0.1, Some([f64::NAN, 0.2])), bar(0.0, Some([0.0, 0.0]))]),
             ],
-        );
+        )
+        .svg;
         balanced(&svg);
         assert_eq!(svg.matches("class=\"bar\"").count(), 4);
         assert_eq!(svg.matches("class=\"whisker\"").count(), 2);
@@ -100,7 +101,7 @@ mod tests {
 
     #[test]
     fn nothing_to_draw_is_still_a_drawing() {
-        balanced(&bars(&WORDS, &[], &[]));
-        balanced(&bars(&WORDS, &["a"], &[group("x", &[None])]));
+        balanced(&bars(&WORDS, &[], &[]).svg);
+        balanced(&bars(&WORDS, &["a"], &[group("x", &[None])]).svg);
     }
 }

@@ -1,6 +1,6 @@
 //! Lines through points, each series with a colour, a dash and a marker of its own.
 
-use super::{Frame, LEFT, RIGHT, WIDTH, Words, escape, paint, tick_text, ticks};
+use super::{Frame, LEFT, Plot, RIGHT, WIDTH, Words, escape, paint, tick_text, ticks};
 
 /// Points in the order of drawing; with intervals where `ends` has one for a point.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -18,7 +18,7 @@ const MARKED: usize = 40;
 const DASHES: [&str; 4] = ["", "6 3", "2 3", "8 3 2 3"];
 
 /// Draws `series`. Points that are not finite are left out.
-pub(crate) fn lines(words: &Words<'_>, series: &[Line]) -> String {
+pub(crate) fn lines(words: &Words<'_>, series: &[Line]) -> Plot {
     let finite = |line: &Line| -> Vec<(f64, f64, Option<[f64; 2]>)> {
         let ends = |at: usize| line.ends.get(at).copied().filter(|ends| ends.iter().all(|end| end.is_finite()));
         let points = line.points.iter().enumerate().map(|(at, &(x, y))| (x, y, ends(at)));
@@ -94,7 +94,7 @@ mod tests {
     fn lines_have_markers_and_skip_what_is_no_number() {
         let mut budget = line("b", &[(0.0, 0.5), (10.0, 1.0)]);
         budget.ends = vec![[0.4, 0.6], [0.9, 1.0]];
-        let svg = lines(&WORDS, &[line("a", &[(0.0, 0.0), (5.0, f64::NAN), (10.0, 1.0)]), budget, line("none", &[])]);
+        let svg = lines(&WORDS, &[line("a", &[(0.0, 0.0), (5.0, f64::NAN), (10.0, 1.0)]), budget, line("none", &[])]).svg;
         balanced(&svg);
         assert_eq!((svg.matches("class=\"line\"").count(), svg.matches("class=\"mark\"").count()), (2, 4));
         assert_eq!(svg.matches("class=\"whisker\"").count(), 2);
@@ -102,8 +102,8 @@ mod tests {
         // both axes end at their largest value: the upper right corner is (746, 30)
         assert!(svg.contains("d=\"M62.0 270.0L746.0 30.0\""), "{svg}");
         let long: Vec<(f64, f64)> = (0..100).map(|i| (f64::from(i), f64::from(i % 7))).collect();
-        assert!(!lines(&WORDS, &[line("long", &long)]).contains("class=\"mark\""));
-        balanced(&lines(&WORDS, &[]));
-        balanced(&lines(&WORDS, &[line("one", &[(3.0, 3.0)])]));
+        assert!(!lines(&WORDS, &[line("long", &long)]).svg.contains("class=\"mark\""));
+        balanced(&lines(&WORDS, &[]).svg);
+        balanced(&lines(&WORDS, &[line("one", &[(3.0, 3.0)])]).svg);
     }
 }

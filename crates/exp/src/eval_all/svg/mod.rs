@@ -22,6 +22,28 @@ const RIGHT: f64 = 14.0;
 /// Width of a letter at 12 px, about.
 const LETTER: f64 = 6.6;
 
+/// A finished drawing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Plot {
+    /// Unique within the report, good as a file's name.
+    pub(super) id: String,
+    pub(super) title: String,
+    /// For an HTML page: it takes colour and width from there.
+    pub(super) svg: String,
+}
+
+impl Plot {
+    /// The drawing as a file of its own, which a Markdown page can show: light or dark by the reader's setting.
+    pub(super) fn file(&self) -> String {
+        const OWN: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"760\" ";
+        const STYLE: &str = "<style>svg { color: #1b1f24; background: #ffffff; } \
+                             @media (prefers-color-scheme: dark) { svg { color: #e6e8eb; background: #14171b; } }</style>\n";
+        let whole = self.svg.replacen("<svg ", OWN, 1);
+        let place = whole.find("<title").unwrap_or(whole.len());
+        format!("{}{STYLE}{}", &whole[..place], &whole[place..])
+    }
+}
+
 /// What every plot has besides its numbers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Words<'a> {
@@ -81,6 +103,8 @@ struct Frame {
     top: f64,
     height: f64,
     y: Vec<f64>,
+    id: String,
+    title: String,
     out: String,
 }
 
@@ -98,7 +122,7 @@ impl Frame {
             escape(words.title),
             escape(words.description)
         );
-        let mut frame = Self { top, height, y, out: String::new() };
+        let mut frame = Self { top, height, y, id: words.id.into(), title: words.title.into(), out: String::new() };
         for &tick in &frame.y {
             let at = frame.at(tick);
             out += &format!(
@@ -135,9 +159,9 @@ impl Frame {
         self.out += &format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{}</text>\n", escape(text));
     }
 
-    fn finish(mut self) -> String {
+    fn finish(mut self) -> Plot {
         self.out += "</svg>\n";
-        self.out
+        Plot { id: self.id, title: self.title, svg: self.out }
     }
 }
 

@@ -19,7 +19,6 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use anyo_core::{
     bundle::{ListMaker, ListRule, choose_rows},
-    config::{self, Context, Request, SearchPath},
     data::{self, Dataset, Rows, TargetIndex},
     memory::peak_rss_bytes,
     torch::device,
@@ -94,27 +93,12 @@ pub fn line(args: &[String]) -> Result<String> {
 }
 
 fn compose(folder: &Path, settings: &[&str], extra: &[String]) -> Result<TeacherRunConfig> {
-    let cwd = std::env::current_dir().context("cannot find the working directory")?;
-    let primary = "run-teacher";
-    let search = SearchPath::find(primary, None, &cwd).map_err(|problem| anyhow::anyhow!("{problem}"))?;
     let places =
         [format!("data.cache={}/data", folder.display()), format!("builtin.cache={}/models", folder.display())];
     let fixed = ["builtin.model.steps=1", "builtin.model.batch=1", "teacher.train.log_every=1000000"];
     let words = fixed.iter().chain(settings).map(|word| (*word).to_owned());
     let words: Vec<String> = words.chain(places).chain(extra.iter().cloned()).collect();
-    let context = Context { now: chrono::Local::now(), env: &|name| std::env::var(name).ok() };
-    let request = Request {
-        app: "bench-teacher",
-        examples: &[],
-        primary,
-        search: &search,
-        words: &words,
-        base: None,
-        forced: Vec::new(),
-        context,
-    };
-    let config = config::compose(&request).and_then(|composed| config::typed(&composed));
-    config.map_err(|report| anyhow::anyhow!("{report}"))
+    super::compose("run-teacher", &words)
 }
 
 /// Everything that a run would have trained before the teacher, as good as untrained.

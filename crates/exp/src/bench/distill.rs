@@ -5,18 +5,19 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use anyo_core::{
     bundle::{Bundle, BundleWriter, DatasetIdentity, Distance, Flush, Lists, Opened, Position, Spec, Teacher, Wanted},
-    config::{self, Context, Request, SearchPath},
     data::{self, Dataset, Rows, TargetIndex},
     memory::peak_rss_bytes,
     torch::device,
 };
 use anyo_distill::{DistillRunConfig, Distillation, TeacherLists};
-use anyo_student::{Extra, Progress, Setup, Student, Watch, fit_with};
+use anyo_student::{Extra, Setup, Student, fit_with};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
+
+use super::Quiet;
 
 /// The works and their overrides.
 const WORKS: [(&str, &[&str]); 4] = [
@@ -86,7 +87,7 @@ fn measure(config: &DistillRunConfig, dataset: &Dataset, folder: &Path, width: i
             resume: false,
         };
         let extra = guest.then_some(&mut distillation as &mut dyn Extra);
-        Ok(fit_with(&setup, &student, extra, &mut Quiet)?.seconds)
+        Ok(fit_with(&setup, &student, extra, &mut Quiet::default())?.seconds)
     };
     let alone = epoch(false)?;
     let distilled = epoch(true)?;
@@ -134,9 +135,6 @@ fn teach(folder: &Path, dataset: &Dataset, width: i64) -> Result<()> {
 }
 
 fn compose(overrides: &[&str], extra: &[&String]) -> Result<DistillRunConfig> {
-    let cwd = std::env::current_dir().context("cannot find the working directory")?;
-    let primary = "run-distill";
-    let search = SearchPath::find(primary, None, &cwd).map_err(|problem| anyhow::anyhow!("{problem}"))?;
     let fixed = ["dataset=movielens-1m", "data.root=../shared/data", "train.epochs=1"];
     let words: Vec<String> = fixed
         .iter()
@@ -144,38 +142,5 @@ fn compose(overrides: &[&str], extra: &[&String]) -> Result<DistillRunConfig> {
         .map(|word| (*word).to_owned())
         .chain(extra.iter().map(|word| (*word).clone()))
         .collect();
-    let context = Context { now: chrono::Local::now(), env: &|name| std::env::var(name).ok() };
-    let request = Request {
-        app: "bench-distill",
-        examples: &[],
-        primary,
-        search: &search,
-        words: &words,
-        base: None,
-        forced: Vec::new(),
-        context,
-    };
-    let config = config::compose(&request).and_then(|composed| config::typed(&composed));
-    config.map_err(|report| anyhow::anyhow!("{report}"))
-}
-
-/// Tells nobody anything.
-struct Quiet;
-
-impl Watch for Quiet {
-    fn scalars(&mut self, _: u64, _: &[(&str, f64)]) -> anyo_core::Result<()> {
-        Ok(())
-    }
-
-    fn note(&mut self, _: &str) {}
-
-    fn progress(&mut self, _: &Progress<'_>) {}
-
-    fn rewind(&mut self, _: u64) -> anyo_core::Result<()> {
-        Ok(())
-    }
-
-    fn stop_requested(&self) -> bool {
-        false
-    }
+    super::compose("run-distill", &words)
 }

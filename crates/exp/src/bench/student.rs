@@ -7,14 +7,15 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use anyo_core::{
-    config::{self, Context, Request, SearchPath},
     data::{self, Dataset, Rows},
     eval::rank_rows,
     memory::peak_rss_bytes,
     torch::device,
 };
-use anyo_student::{BaselineRunConfig, Progress, Setup, Student, Watch, fit};
+use anyo_student::{BaselineRunConfig, Setup, Student, fit};
 use serde_json::{Value, json};
+
+use super::Quiet;
 
 /// The works and their overrides.
 const WORKS: [(&str, &[&str]); 5] = [
@@ -59,25 +60,10 @@ fn merge(line: &mut Value, other: Value) {
 }
 
 fn compose(overrides: &[&str], extra: &[String]) -> Result<BaselineRunConfig> {
-    let cwd = std::env::current_dir().context("cannot find the working directory")?;
-    let primary = "run-student-baseline";
-    let search = SearchPath::find(primary, None, &cwd).map_err(|problem| anyhow::anyhow!("{problem}"))?;
     let fixed = ["dataset=movielens-1m", "data.root=../shared/data", "student.attention_dropout=0", "train.epochs=1"];
     let words: Vec<String> =
         fixed.iter().chain(overrides).map(|word| (*word).to_owned()).chain(extra.iter().cloned()).collect();
-    let context = Context { now: chrono::Local::now(), env: &|name| std::env::var(name).ok() };
-    let request = Request {
-        app: "bench-student",
-        examples: &[],
-        primary,
-        search: &search,
-        words: &words,
-        base: None,
-        forced: Vec::new(),
-        context,
-    };
-    let config = config::compose(&request).and_then(|composed| config::typed(&composed));
-    config.map_err(|report| anyhow::anyhow!("{report}"))
+    super::compose("run-student-baseline", &words)
 }
 
 fn student(config: &BaselineRunConfig, dataset: &Dataset) -> Result<Student> {
@@ -99,7 +85,7 @@ fn setup<'a>(config: &'a BaselineRunConfig, dataset: &'a Dataset) -> Setup<'a> {
 
 fn epoch(config: &BaselineRunConfig, dataset: &Dataset) -> Result<Value> {
     let student = student(config, dataset)?;
-    let fitted = fit(&setup(config, dataset), &student, &mut Quiet { stop: false, stop_after_one: false })?;
+    let fitted = fit(&setup(config, dataset), &student, &mut Quiet::default())?;
     let rows = dataset.train.len() as f64;
     Ok(json!({ "seconds": fitted.seconds, "sequences_per_s": rows / fitted.seconds }))
 }
@@ -132,30 +118,4 @@ fn process_age() -> Result<f64> {
     // SAFETY: a plain query.
     let hertz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
     Ok(uptime - ticks / hertz)
-}
-
-/// Tells nobody anything; may ask to stop after the first step.
-struct Quiet {
-    stop: bool,
-    stop_after_one: bool,
-}
-
-impl Watch for Quiet {
-    fn scalars(&mut self, _: u64, _: &[(&str, f64)]) -> anyo_core::Result<()> {
-        Ok(())
-    }
-
-    fn note(&mut self, _: &str) {}
-
-    fn progress(&mut self, _: &Progress<'_>) {
-        self.stop = self.stop_after_one;
-    }
-
-    fn rewind(&mut self, _: u64) -> anyo_core::Result<()> {
-        Ok(())
-    }
-
-    fn stop_requested(&self) -> bool {
-        self.stop
-    }
 }

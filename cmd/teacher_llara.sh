@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# README: iLoRA beside plain LoRA of the same budget on the next-item windows of LLaRA and iLoRA, built-in language model,
+# three seeds. Two cores, one run a core: about an hour.
+#   cmd/teacher_llara.sh [override…]     e.g. data.root=../shared/data
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. cmd/experiment.sh
+
+for dataset in lastfm movielens-llara; do
+  folder=teacher_${dataset//-/_}
+  run "${folder}_encoder" student=sasrec_dllm2rec train.batch_size=256 train.patience=5 seed=1 "$@" | queue teacher_encoders dataset=$dataset
+  prompt=music
+  [ $dataset = lastfm ] || prompt=movies
+  for seed in 1 2 3; do
+    for teacher in ilora lora; do
+      run "${teacher}_s$seed" teacher=$teacher teacher/prompt=$prompt teacher.encoder_run="result/teacher_encoders/${folder}_encoder" \
+        teacher.train.max_steps=1000 teacher.train.choice_share=0.5 choice.rows=null export.enabled=false seed=$seed "$@"
+    done
+  done | APP=run-teacher queue "$folder" dataset=$dataset
+done
