@@ -9,6 +9,23 @@ use std::{
     time::Duration,
 };
 
+/// A command that starts this program again: the one that runs, even where a build has put another into its place since.
+///
+/// # Errors
+/// When the system does not say where it is.
+pub fn this_program() -> io::Result<Command> {
+    let own = std::env::current_exe()?;
+    #[cfg(target_os = "linux")]
+    let command = {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(&own);
+        command
+    };
+    #[cfg(not(target_os = "linux"))]
+    let command = Command::new(own);
+    Ok(command)
+}
+
 /// Starts `command` without stdin and waits for its end; when `stop` becomes true it gets SIGTERM, once, and is waited for
 /// all the same, so that it can save its work.
 ///
@@ -51,6 +68,14 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
+
+    #[test]
+    fn this_program_starts_again() {
+        let mut command = this_program().unwrap();
+        // the tests' own program: lists itself
+        let output = command.args(["--list", "--format", "terse"]).output().unwrap();
+        assert!(String::from_utf8_lossy(&output.stdout).contains("this_program_starts_again"), "{output:?}");
+    }
 
     #[test]
     fn the_end_of_a_child_and_a_stop() {

@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::{
     asked::{Asked, EachBatch, in_batches, open, tokens},
+    candidates::ChoiceRow,
     encoder::Encoder,
     model::Teacher,
     rank::RankSettings,
@@ -95,6 +96,36 @@ impl<'a> Likelihood<'a> {
     pub fn of_all(&self, histories: &[&[u32]]) -> Result<Vec<Vec<f64>>> {
         self.batches(histories, &mut |part, histories, prompted| {
             self.scores(histories, prompted, &vec![self.answers.as_slice(); part.len()])
+        })
+    }
+
+    /// Log-likelihood in nats of each candidate's title after the question that lists the candidates, `[N][n]` in the order of
+    /// `rows[·].candidates`.
+    ///
+    /// # Errors
+    /// As [`Likelihood::of`].
+    pub fn of_choices(&self, rows: &[ChoiceRow]) -> Result<Vec<Vec<f64>>> {
+        let histories: Vec<&[u32]> = rows.iter().map(|row| row.history.as_slice()).collect();
+        let ask = |row: &ChoiceRow| {
+            self.prompts.choice(&row.history, &row.candidates, row.template, self.settings.mode).map_err(|e| match e {
+                Error::Invalid { message, hint } => {
+                    Error::Invalid { message: format!("row {}: {message}", row.row), hint }
+                }
+                e => e,
+            })
+        };
+        let prompted: Vec<Prompted> = rows.iter().map(ask).collect::<Result<_>>()?;
+        let answers = |item: &u32| {
+            self.answers.get(*item as usize).cloned().ok_or_else(|| {
+                Error::invalid(format!("a candidate is item {item}, the catalogue has {} items", self.answers.len()))
+            })
+        };
+        in_batches(&histories, &prompted, self.settings.batch, &mut |part, histories, prompted| {
+            let lists: Vec<Vec<Vec<u32>>> = part
+                .iter()
+                .map(|&n| rows[n].candidates.iter().map(answers).collect::<Result<_>>())
+                .collect::<Result<_>>()?;
+            self.scores(histories, prompted, &lists.iter().map(Vec::as_slice).collect::<Vec<_>>())
         })
     }
 

@@ -80,7 +80,7 @@ fn note(dir: &Path, message: String) -> Status {
 
 fn command(session: &Session<'_>, base: Option<&Path>, words: &[String], dir: &Path) -> std::io::Result<Command> {
     let flags = &session.flags;
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = child::this_program()?;
     command.args(session.app.subcommand);
     command.arg("--job-dir").arg(dir).arg("--job-now").arg(flags.now.to_rfc3339());
     if let Some(name) = &flags.config_name {

@@ -177,7 +177,10 @@ impl Check for EvalAllConfig {
         }
         let asked = self.stages.teacher.as_ref().is_some_and(|words| !words.is_empty());
         if asked && self.stages.teacher_run.is_some() {
-            list.push("stages.teacher_run", "a finished teacher needs no `stages.teacher`: wanted one of the two".into());
+            list.push(
+                "stages.teacher_run",
+                "a finished teacher needs no `stages.teacher`: wanted one of the two".into(),
+            );
         }
         list.at_least("jobs", self.jobs as f64, 1.0);
         if self.stages.distill.keys().chain(self.named.keys()).any(String::is_empty) {

@@ -7,7 +7,7 @@ use std::{
     process::{Command, ExitStatus, Stdio},
 };
 
-use anyo_core::{Error, Result, data::Dataset, run::read_record};
+use anyo_core::{Error, Result, child, data::Dataset, run::read_record};
 
 use super::{config::EvalAllConfig, stages::DATASET};
 
@@ -69,7 +69,7 @@ impl Place<'_> {
                 all.push(word("run.dir", &self.wanted(stage).to_string_lossy()).into());
             }
         }
-        let mut command = Command::new(std::env::current_exe().map_err(Error::io(".", "find this program"))?);
+        let mut command = child::this_program().map_err(Error::io(".", "find this program"))?;
         // its tables would stand between ours; they are in its run.log
         command.arg("--app").arg(stage.app).args(all).stdout(Stdio::null());
         if self.config.jobs > 1 {

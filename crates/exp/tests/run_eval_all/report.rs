@@ -115,12 +115,16 @@ fn a_report_of_finished_runs() {
     assert!(page.contains("gru &amp; &lt;4&gt;") && !page.contains("gru & <4>"));
     let quality = project.read("c/plots/quality.svg");
     balanced(&quality);
-    assert!(quality.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\"") && quality.contains("prefers-color-scheme"));
+    assert!(
+        quality.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\"") && quality.contains("prefers-color-scheme")
+    );
     let hash =
         project.read("a1/run.yaml").lines().find_map(|l| l.trim().strip_prefix("hash: ").map(str::to_owned)).unwrap();
     let markdown = project.read("c/report.md");
     for plot in ["quality", "popularity", "valid", "loss"] {
-        assert!(markdown.contains(&format!("](plots/{plot}.svg)")) && project.at(&format!("c/plots/{plot}.svg")).is_file());
+        assert!(
+            markdown.contains(&format!("](plots/{plot}.svg)")) && project.at(&format!("c/plots/{plot}.svg")).is_file()
+        );
     }
     for text in [&page, &markdown] {
         for part in [hash.as_str(), "leave_one_out", "seeds of plain", "named=", "per user p50", "Rare items", "date"] {

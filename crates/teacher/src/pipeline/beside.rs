@@ -4,7 +4,7 @@ use anyo_core::{Batch, Recommender, Result, data::Rows};
 use serde_json::{Value, json};
 use tch::{Device, Kind};
 
-use crate::candidates::ChoiceRow;
+use crate::{candidates::ChoiceRow, likelihood::Likelihood};
 
 /// Histories scored at once.
 const ROWS: usize = 64;
@@ -27,9 +27,21 @@ pub(super) fn by_scores(model: &dyn Recommender, rows: &[ChoiceRow], data: &Rows
             hits += usize::from(target_first(row, scores));
         }
     }
-    let n = rows.len().max(1) as f64;
-    let share = hits as f64 / n;
-    Ok((share, (share * (1.0 - share) / n).sqrt()))
+    Ok(share(hits, rows.len()))
+}
+
+/// HR@1 of each row's likeliest candidate title, and its standard error; a tie counts against the target. Unlike an answer
+/// in words it is always one of the candidates.
+///
+/// # Errors
+/// Those of [`Likelihood::of_choices`].
+pub(super) fn by_likelihood(likelihood: &Likelihood<'_>, rows: &[ChoiceRow]) -> Result<(f64, f64)> {
+    let found = likelihood.of_choices(rows)?;
+    let first = |(row, values): &(&ChoiceRow, &Vec<f64>)| {
+        let own = row.candidates.iter().position(|&item| item == row.target);
+        own.is_some_and(|own| values.iter().enumerate().all(|(at, &value)| at == own || value < values[own]))
+    };
+    Ok(share(rows.iter().zip(&found).filter(first).count(), rows.len()))
 }
 
 /// Whether the target scores above every other candidate.
@@ -38,9 +50,16 @@ fn target_first(row: &ChoiceRow, scores: &[f32]) -> bool {
     row.candidates.iter().all(|&item| item == row.target || scores[item as usize] < own)
 }
 
+fn share(hits: usize, rows: usize) -> (f64, f64) {
+    let n = rows.max(1) as f64;
+    let share = hits as f64 / n;
+    (share, (share * (1.0 - share) / n).sqrt())
+}
+
 /// As `choice.json` has it.
 pub(super) fn to_json(found: &[(String, (f64, f64))]) -> Value {
-    let entry = |(name, (share, error)): &(String, (f64, f64))| (name.clone(), json!({"hr@1": share, "hr@1_se": error}));
+    let entry =
+        |(name, (share, error)): &(String, (f64, f64))| (name.clone(), json!({"hr@1": share, "hr@1_se": error}));
     Value::Object(found.iter().map(entry).collect())
 }
 
@@ -55,7 +74,8 @@ mod tests {
 
     impl Recommender for Modulo {
         fn score(&self, batch: &Batch<'_>) -> Result<Tensor> {
-            let rows: Vec<f32> = batch.histories.iter().flat_map(|_| (0..8u8).map(|item| f32::from(item % 4))).collect();
+            let rows: Vec<f32> =
+                batch.histories.iter().flat_map(|_| (0..8u8).map(|item| f32::from(item % 4))).collect();
             Ok(Tensor::from_slice(&rows).view([-1, 8]))
         }
     }

@@ -90,12 +90,9 @@ fn trained_on_the_spot(config: &TeacherRunConfig, dataset: &Dataset, device: Dev
 }
 
 /// What the built-in model reads: every title, training histories as running text, and the wordings filled with training
-/// histories. A question with candidates is answered by one of them drawn at random: a model this small must first learn to
-/// answer by copying a title from the list, and learns nothing here about which one. The other wording has no answer.
-/// Validation and test rows are not read.
+/// histories but never with an answer. Validation and test rows are not read.
 pub fn texts(dataset: &Dataset, prompts: &PromptConfig, histories: usize, seed: u64) -> Vec<String> {
     let title = |item: u32| dataset.items[item as usize].title.as_str();
-    let n_items = dataset.items.len() as u32;
     let mut texts: Vec<String> = dataset.items.iter().map(|item| item.title.clone()).collect();
     let rows: Vec<usize> = (0..dataset.train.len()).filter(|&row| dataset.train.items(row).len() > 1).collect();
     if rows.is_empty() {
@@ -108,19 +105,16 @@ pub fn texts(dataset: &Dataset, prompts: &PromptConfig, histories: usize, seed: 
         let end = rng.random_range(1..=items.len());
         let shown: Vec<&str> = items[end.saturating_sub(prompts.window)..end].iter().map(|&item| title(item)).collect();
         let shown = shown.join(&prompts.separator);
-        if i % 2 == 1 {
-            texts.push(shown);
-            continue;
-        }
-        let wording = &prompts.templates[rng.random_range(0..prompts.templates.len())];
-        texts.push(if i % 8 == 0 {
-            format!("{}\n{}", wording.open.replace("{history}", &shown).trim(), wording.cue)
+        texts.push(if i % 4 == 0 {
+            let wording = &prompts.templates[rng.random_range(0..prompts.templates.len())];
+            let candidates: Vec<&str> =
+                (0..3).map(|_| title(rng.random_range(0..dataset.items.len() as u32))).collect();
+            let candidates = candidates.join(&prompts.candidate_separator);
+            let body = if i % 8 == 0 { &wording.choice } else { &wording.open };
+            let body = body.replace("{history}", &shown).replace("{candidates}", &candidates);
+            format!("{}\n{}", body.trim(), wording.cue)
         } else {
-            let listed: Vec<&str> = (0..prompts.candidates.n).map(|_| title(rng.random_range(0..n_items))).collect();
-            let answer = listed[rng.random_range(0..listed.len())];
-            let listed = listed.join(&prompts.candidate_separator);
-            let body = wording.choice.replace("{history}", &shown).replace("{candidates}", &listed);
-            format!("{}\n{}{answer}\n", body.trim(), wording.cue)
+            shown
         });
     }
     texts

@@ -15,10 +15,11 @@ use crate::{
     answers::evaluate_choices,
     candidates::{Candidates, Draw},
     encoder::Encoder,
+    likelihood::Likelihood,
     metric::ChoiceMetrics,
     model::Teacher,
     prompt::Prompts,
-    rank::Ranker,
+    rank::{RankSettings, Ranker},
     say::Speaker,
     tokens::PromptSource,
 };
@@ -93,7 +94,7 @@ pub(super) fn catalogue(
     Ok(())
 }
 
-/// Asks the test rows with candidates, and orders the same candidates by the scores of head, encoder and popularity.
+/// Asks the test rows with candidates, and orders the same candidates by likelihood and by the scores of head, encoder and popularity.
 pub(super) fn choices(
     parts: &Measured<'_>,
     candidates: &Candidates,
@@ -115,10 +116,13 @@ pub(super) fn choices(
     others.push((format!("encoder {}", encoder.name()), *encoder));
     let popular = baseline(&popular, dataset);
     others.extend(popular.iter().map(|popular| ("popularity".to_owned(), popular.as_ref() as &dyn Recommender)));
-    let others = others
+    let mut others = others
         .into_iter()
         .map(|(name, model)| Ok((name, beside::by_scores(model, &rows, &dataset.test)?)))
         .collect::<Result<Vec<_>>>()?;
+    let settings = RankSettings { template: 0, mode: parts.config.mode(), batch: choice.batch };
+    let likelihood = Likelihood::new(teacher, encoder, *prompts, settings, parts.config.rankers.likely)?;
+    others.insert(0, ("likelihood".to_owned(), beside::by_likelihood(&likelihood, &rows)?));
     let bar = run.progress(rows.len() as u64, "questions");
     let (metrics, answers) = ask(parts, teacher, &rows, &mut |n| bar.inc(n))?;
     drop(bar);

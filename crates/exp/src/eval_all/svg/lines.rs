@@ -94,7 +94,8 @@ mod tests {
     fn lines_have_markers_and_skip_what_is_no_number() {
         let mut budget = line("b", &[(0.0, 0.5), (10.0, 1.0)]);
         budget.ends = vec![[0.4, 0.6], [0.9, 1.0]];
-        let svg = lines(&WORDS, &[line("a", &[(0.0, 0.0), (5.0, f64::NAN), (10.0, 1.0)]), budget, line("none", &[])]).svg;
+        let svg =
+            lines(&WORDS, &[line("a", &[(0.0, 0.0), (5.0, f64::NAN), (10.0, 1.0)]), budget, line("none", &[])]).svg;
         balanced(&svg);
         assert_eq!((svg.matches("class=\"line\"").count(), svg.matches("class=\"mark\"").count()), (2, 4));
         assert_eq!(svg.matches("class=\"whisker\"").count(), 2);

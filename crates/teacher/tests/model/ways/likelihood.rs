@@ -43,6 +43,37 @@ fn likelihoods_are_those_of_every_title_without_a_cache() {
     assert!(largest(&own, &world.brute_force(histories[1], histories[1], PromptMode::TextOnly)) > 1e-2);
 }
 
+/// Candidates after the question that lists them, each beside one pass of prompt and title.
+#[test]
+fn candidates_are_scored_after_their_own_question() {
+    let world = World::random(&config(), &prompt_config());
+    let row = |row: usize, history: &[u32], target: u32, candidates: &[u32]| ChoiceRow {
+        row,
+        history: history.to_vec(),
+        target,
+        candidates: candidates.to_vec(),
+        template: 0,
+    };
+    let rows = [row(0, &[6, 1], 3, &[3, 0, 5]), row(1, &[3], 2, &[7, 2, 4]), row(2, &[1, 2, 5], 7, &[0, 7, 6])];
+    let got = world.likelihood(HYBRID, Likely::Sum).of_choices(&rows).unwrap();
+    for (row, got) in rows.iter().zip(&got) {
+        let prompt = world.prompts.choice(&row.history, &row.candidates, 0, PromptMode::Hybrid).unwrap();
+        let gate = world.gate(&row.history);
+        let of = |&item: &u32| {
+            let row = [Sequence { prompt: &prompt, answer: world.prompts.answer(item) }];
+            world.teacher.log_likelihoods(&row, gate.as_ref()).unwrap()[0]
+        };
+        let wanted: Vec<f64> = row.candidates.iter().map(of).collect();
+        assert!(largest(got, &wanted) < 1e-4, "{got:?} {wanted:?}");
+        // the question matters: after the open prompt the numbers are others
+        let open = world.brute_force(&row.history, &row.history, PromptMode::Hybrid);
+        let open: Vec<f64> = row.candidates.iter().map(|&item| open[item as usize]).collect();
+        assert!(largest(got, &open) > 1e-2);
+    }
+    let beyond = world.likelihood(HYBRID, Likely::Sum).of_choices(&[row(4, &[1], 2, &[2, 8])]);
+    assert!(beyond.is_err(), "there are eight items");
+}
+
 /// A second BOS is part of the answer, and counted as in training.
 #[test]
 fn a_second_bos_is_part_of_the_answer() {
