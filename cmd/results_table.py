@@ -4,7 +4,7 @@
     python3 cmd/results_table.py result/movielens_1m [metric ...]
 
 A metric is a key of metrics/compare.json; `tail:ndcg@10` is the same over the tail's targets (head, middle, tail), and
-`choice:by_scores.head.hr@1` a key of metrics/choice.json (questions with candidates of run-teacher), levels apart by points.
+`choice:by_scores.ranking.hr@1` a key of metrics/choice.json (questions with candidates of run-teacher), levels apart by points.
 """
 
 import json

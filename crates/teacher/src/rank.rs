@@ -19,6 +19,8 @@ pub struct Ranker<'a> {
     prompts: &'a dyn PromptSource,
     items: ItemVectors,
     settings: RankSettings,
+    /// Factor of the encoder's scores; 0: the head ranks alone.
+    share: f64,
 }
 
 /// How histories become prompts.
@@ -50,7 +52,35 @@ impl<'a> Ranker<'a> {
             });
         };
         let items = no_grad(|| head.items())?;
-        Ok(Self { teacher, head, encoder, prompts, items, settings })
+        let share = head.encoder_share()?;
+        Ok(Self { teacher, head, encoder, prompts, items, settings, share })
+    }
+
+    /// The same without the encoder's scores.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self { share: 0.0, ..self }
+    }
+
+    /// Whether the encoder's scores are part of the ranking.
+    pub fn mixes(&self) -> bool {
+        self.share != 0.0
+    }
+
+    /// Scores of all items `[N,I]` after histories: the head's, and the encoder's in the share that the head keeps.
+    ///
+    /// # Errors
+    /// Those of [`Ranker::encode`].
+    pub fn rank(&self, histories: &[&[u32]]) -> Result<Tensor> {
+        let scores = self.scores(&self.encode(histories)?)?;
+        if !self.mixes() {
+            return Ok(scores);
+        }
+        no_grad(|| {
+            let users = vec![0; histories.len()]; // the encoder does not look at them
+            let own = self.encoder.score(&Batch { users: &users, histories })?.f_to_device(scores.device())?;
+            Ok(scores.f_add(&self.head.of_known(&own)?.f_mul_scalar(self.share)?)?)
+        })
     }
 
     /// Item vectors as the head compares them, `[I,h]` with the bias `[I]`: what an export of embeddings wants.
@@ -88,7 +118,7 @@ impl<'a> Ranker<'a> {
         Ok(Tensor::f_cat(&parts, 0)?.f_index_select(0, &self.teacher.places(&back)?)?)
     }
 
-    /// Scores of all items `[N,I]` for states of [`Ranker::encode`].
+    /// The head's scores of all items `[N,I]` for states of [`Ranker::encode`].
     ///
     /// # Errors
     /// When the width differs.
@@ -99,6 +129,6 @@ impl<'a> Ranker<'a> {
 
 impl Recommender for Ranker<'_> {
     fn score(&self, batch: &Batch<'_>) -> Result<Tensor> {
-        Ok(self.scores(&self.encode(batch.histories)?)?.f_to_device(Device::Cpu)?)
+        Ok(self.rank(batch.histories)?.f_to_device(Device::Cpu)?)
     }
 }

@@ -210,7 +210,7 @@ impl<'a> Bench<'a> {
         let (started, cpu) = (Instant::now(), cpu_seconds());
         let ranker = Ranker::new(&self.teacher, &self.encoder, &self.prompts, settings)?;
         for batch in numbers.chunks(LISTS) {
-            let scores = ranker.scores(&ranker.encode(&histories(batch))?)?;
+            let scores = ranker.rank(&histories(batch))?;
             let _ = maker.make(&scores, batch)?;
         }
         let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);

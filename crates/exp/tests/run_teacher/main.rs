@@ -66,7 +66,7 @@ fn a_teacher_is_trained_measured_exported_and_resumed() {
     let choice = project.json("result/whole/metrics/choice.json");
     assert_eq!((choice["asked"].as_u64(), choice["n_candidates"].as_u64()), (Some(6), Some(20)));
     assert!(choice["legacy"]["hr@1_se"].is_number() && choice["by_scores"].as_object().unwrap().len() == 4, "{choice}");
-    for name in ["likelihood", "head", "encoder sasrec_dllm2rec", "popularity"] {
+    for name in ["likelihood", "ranking", "encoder sasrec_dllm2rec", "popularity"] {
         assert!(choice["by_scores"][name]["hr@1_se"].is_number(), "{name}: {choice}");
     }
     assert_eq!(project.read("result/whole/metrics/answers.jsonl").lines().count(), 6);

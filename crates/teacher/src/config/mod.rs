@@ -86,6 +86,8 @@ pub struct HeadConfig {
     /// adjustment, Menon et al. 2021): 1 leaves to the vectors only what frequency does not explain, so rare items are not
     /// pushed down for being rare. How much of it ranks is chosen on validation. 0: none.
     pub prior: f64,
+    /// Whether the encoder's own scores are added, in the share that is best on validation.
+    pub encoder: bool,
 }
 
 /// How the head treats items that are no target of any training row.

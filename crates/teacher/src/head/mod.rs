@@ -32,6 +32,8 @@ pub struct Head {
     id_dropout: f64,
     unseen: Option<UnseenItems>,
     prior: Option<Prior>,
+    /// How much of the encoder's own scores ranks `[1]`; saved with the weights.
+    encoder_kept: Option<Tensor>,
 }
 
 /// How frequent items are as training targets.
@@ -139,8 +141,12 @@ impl Head {
             true => Some(Prior::new(config.prior, target_counts, n_items, params)?),
             false => None,
         };
+        let encoder_kept = match config.encoder {
+            true => Some(params.add_buffer("head.encoder_kept", Tensor::f_from_slice(&[0f32])?)?),
+            false => None,
+        };
         let (normalize, id_dropout) = (config.normalize, config.id_dropout);
-        Ok(Self { normalize, user, id, title, log_scale, bias, id_dropout, unseen, prior })
+        Ok(Self { normalize, user, id, title, log_scale, bias, id_dropout, unseen, prior, encoder_kept })
     }
 
     /// Vectors of all items, with a graph where gradients are on. Compute them once for many rows.
@@ -164,6 +170,43 @@ impl Head {
         let Some(prior) = &self.prior else { return Ok(()) };
         let _ = no_grad(|| prior.kept.shallow_clone().f_fill_(share))?;
         Ok(())
+    }
+
+    /// Whether the encoder's own scores may rank too, so that [`Head::keep_encoder`] has something to say.
+    pub fn may_mix(&self) -> bool {
+        self.encoder_kept.is_some()
+    }
+
+    /// Sets what the encoder's scores are multiplied by before they are added; 0: the head ranks alone. Rankers made before
+    /// keep theirs.
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    pub fn keep_encoder(&self, share: f64) -> Result<()> {
+        let Some(kept) = &self.encoder_kept else { return Ok(()) };
+        let _ = no_grad(|| kept.shallow_clone().f_fill_(share))?;
+        Ok(())
+    }
+
+    /// What was set by [`Head::keep_encoder`].
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    pub fn encoder_share(&self) -> Result<f64> {
+        Ok(self.encoder_kept.as_ref().map(|kept| kept.f_double_value(&[0])).transpose()?.unwrap_or(0.0))
+    }
+
+    /// The encoder's scores `[B,I]` as they are added: around the mean of a row's items that training knew, and 0 for the
+    /// others, of which an encoder that never met them can say nothing.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn of_known(&self, scores: &Tensor) -> Result<Tensor> {
+        let Some(unseen) = &self.unseen else { return Ok(scores.shallow_clone()) };
+        let mask = unseen.mask.f_view([1, -1])?;
+        let sums = scores.f_mul(&mask)?.f_sum_dim_intlist([1i64].as_slice(), true, Kind::Float)?;
+        let means = sums.f_div_scalar(unseen.seen.size()[0].max(1))?;
+        Ok(scores.f_sub(&means)?.f_mul(&mask)?)
     }
 
     /// As [`Head::items`]; with a seed as the loss sees them: with all of the prior, and a share `id_dropout` of the items

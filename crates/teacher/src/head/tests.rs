@@ -12,6 +12,7 @@ fn config(items: HeadItems, normalize: bool, item_bias: bool) -> HeadConfig {
         id_dropout: 0.0,
         unseen: Unseen::AsOthers,
         prior: 0.0,
+        encoder: true,
     }
 }
 
@@ -154,4 +155,24 @@ fn the_prior_is_whole_in_the_loss_and_as_kept_in_the_ranking() {
     let found = head.loss(&states, &[2, 0], 1.0, 1).unwrap();
     assert!((found.sum.double_value(&[]) - want.double_value(&[])).abs() < 1e-5);
     assert!(params.get("head.prior_kept").is_some(), "it is saved");
+}
+
+#[test]
+fn an_encoder_says_nothing_of_items_it_never_met() {
+    let (items, titles) = (randn(&[3, 4]), randn(&[3, 8]));
+    let scores = Tensor::from_slice2(&[[3.0f32, 50.0, -1.0], [0.0, -9.0, 8.0]]);
+    let head = |unseen| {
+        let config = HeadConfig { unseen, ..config(HeadItems::Both, false, false) };
+        Head::new(&config, 8, &items, Some(&titles), &[7, 0, 1], &mut Params::new(Device::Cpu), 1).unwrap()
+    };
+    // means over items 0 and 2: 1 and 4
+    let wanted = Tensor::from_slice2(&[[2.0f32, 0.0, -2.0], [-4.0, 0.0, 4.0]]);
+    assert!(head(Unseen::ByTitle).of_known(&scores).unwrap().equal(&wanted));
+    assert!(head(Unseen::AsOthers).of_known(&scores).unwrap().equal(&scores));
+    let mut params = Params::new(Device::Cpu);
+    let config = config(HeadItems::Both, false, false);
+    let head = Head::new(&config, 8, &items, Some(&titles), &[], &mut params, 1).unwrap();
+    assert_eq!(head.encoder_share().unwrap(), 0.0);
+    head.keep_encoder(0.25).unwrap();
+    assert_eq!(params.get("head.encoder_kept").unwrap().double_value(&[0]), 0.25, "it is saved");
 }

@@ -62,7 +62,7 @@ pub(super) fn bundle(parts: &Measured<'_>, ranker: &Ranker<'_>, run: &mut Run) -
     let mut maker = ListMaker::new(&index, dataset.n_items(), rule);
     for batch in numbers.chunks(BATCH).skip(writer.next_batch() as usize) {
         let histories: Vec<&[u32]> = batch.iter().map(|&n| index.history(n as usize)).collect();
-        let scores = ranker.scores(&ranker.encode(&histories)?)?;
+        let scores = ranker.rank(&histories)?;
         writer.push(&maker.make(&scores, batch)?)?;
         bar.inc(batch.len() as u64);
         if run.stop_requested() {

@@ -10,7 +10,7 @@ use anyo_lm::Tokenizer;
 use anyo_student::{baseline, baselines::PopularityConfig, config::StudentConfig};
 use serde_json::json;
 
-use super::{beside, config::TeacherRunConfig, rankers};
+use super::{beside, config::TeacherRunConfig, rankers, settings};
 use crate::{
     answers::evaluate_choices,
     candidates::{Candidates, Draw},
@@ -48,6 +48,10 @@ pub(super) fn catalogue(
     if let Some(ranker) = ranker {
         valid = Some(rank(ranker, &dataset.valid)?);
         comparison.push(config.teacher.name.clone(), rank(ranker, &dataset.test)?);
+        if ranker.mixes() {
+            let alone = Ranker::new(teacher, encoder, parts.prompts, settings(config))?.alone();
+            comparison.push(format!("{} head alone", config.teacher.name), rank(&alone, &dataset.test)?);
+        }
     }
     let ways = rankers::measure(parts, teacher, ranker, run)?;
     let further = !ways.found.is_empty();
@@ -94,7 +98,8 @@ pub(super) fn catalogue(
     Ok(())
 }
 
-/// Asks the test rows with candidates, and orders the same candidates by likelihood and by the scores of head, encoder and popularity.
+/// Asks the test rows with candidates, and orders the same candidates by likelihood and by the scores of the
+/// teacher's ranking, encoder and popularity.
 pub(super) fn choices(
     parts: &Measured<'_>,
     candidates: &Candidates,
@@ -112,7 +117,7 @@ pub(super) fn choices(
     rows.truncate(choice.rows.unwrap_or(all));
     let popular = StudentConfig::Popularity(PopularityConfig {});
     let mut others: Vec<(String, &dyn Recommender)> = Vec::new();
-    others.extend(ranker.map(|ranker| ("head".to_owned(), ranker as &dyn Recommender)));
+    others.extend(ranker.map(|ranker| ("ranking".to_owned(), ranker as &dyn Recommender)));
     others.push((format!("encoder {}", encoder.name()), *encoder));
     let popular = baseline(&popular, dataset);
     others.extend(popular.iter().map(|popular| ("popularity".to_owned(), popular.as_ref() as &dyn Recommender)));

@@ -6,11 +6,12 @@ mod encoder;
 mod export;
 mod language;
 mod measure;
+mod mix;
 mod rankers;
 
 use std::{collections::BTreeMap, time::Instant};
 
-use anyo_core::{Error, Result, config::Problem, data::Dataset, eval::evaluate, run::Run};
+use anyo_core::{Error, Result, config::Problem, data::Dataset, run::Run};
 use anyo_lm::{Causal, Tokenizer};
 use anyo_student::{Prepare, RunWatch};
 use serde_json::json;
@@ -29,7 +30,7 @@ use crate::{
     model::{AddedTokens, Parts, Teacher},
     prompt::Prompts,
     rank::{RankSettings, Ranker},
-    train::{TeacherFitted, TeacherSetup, fit_teacher, valid_rows},
+    train::{TeacherFitted, TeacherSetup, fit_teacher},
 };
 
 /// File of a run's final weights inside its folder.
@@ -74,7 +75,7 @@ pub fn run_teacher(config: &TeacherRunConfig, run: &mut Run) -> Result<()> {
         measure::Measured { config, dataset: &dataset, encoder: &encoder, prompts: &prompts, tokenizer: &tokenizer };
     let ready = started.elapsed().as_secs_f64();
     let fitted = train(&parts, &candidates, &teacher, run)?;
-    choose_prior(&parts, &teacher, run)?;
+    mix::choose(&parts, &teacher, run)?;
     let metadata = BTreeMap::from([
         ("teacher".to_owned(), config.teacher.name.clone()),
         ("items_hash".to_owned(), dataset.items_hash.clone()),
@@ -197,37 +198,6 @@ fn train(
         ));
     }
     Ok(fitted)
-}
-
-/// How much of the frequencies ranks, in quarters: what is best on the validation rows that training looked at.
-fn choose_prior(parts: &measure::Measured<'_>, teacher: &Teacher, run: &mut Run) -> Result<()> {
-    let Some(head) = teacher.head().filter(|head| head.has_prior()) else { return Ok(()) };
-    let (config, dataset) = (parts.config, parts.dataset);
-    let rows = valid_rows(&config.teacher.train, dataset, config.seed);
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let metric = &config.teacher.train.metric;
-    let mut best: Option<(f64, f64)> = None;
-    for quarter in 0..=4 {
-        let share = f64::from(quarter) / 4.0;
-        head.keep_prior(share)?;
-        let ranker = Ranker::new(teacher, parts.encoder, parts.prompts, settings(config))?;
-        let found = evaluate(&ranker, &rows, dataset, &config.eval.for_selection(), config.seed)?;
-        let Some(value) = found.value(metric).or_else(|| found.value(&format!("ndcg@{}", config.eval.headline_k())))
-        else {
-            return Ok(());
-        };
-        if best.is_none_or(|(_, before)| value > before) {
-            best = Some((share, value));
-        }
-    }
-    if let Some((share, value)) = best {
-        head.keep_prior(share)?;
-        run.info(&format!("{share} of the items' frequencies rank: best on validation ({metric} {value:.4})"));
-        run.record("prior_kept", json!(share))?;
-    }
-    Ok(())
 }
 
 fn write_times(

@@ -215,6 +215,15 @@ fn the_ranker_scores_rows_in_their_order() {
         let one = ranker.score(&Batch { users: &[0], histories: &[history] }).unwrap();
         assert!(apart(&all.get(i as i64), &one.get(0)) < 1e-4, "{i}");
     }
+    // the encoder beside it, where that was chosen; the ranker of before stays as it was
+    teacher.head().unwrap().keep_encoder(2.0).unwrap();
+    let mixed = Ranker::new(&teacher, &encoder, &prompts, settings).unwrap();
+    assert!(mixed.mixes() && !ranker.mixes());
+    let batch = Batch { users: &[0, 1, 2, 3], histories: &histories };
+    let own = teacher.head().unwrap().of_known(&encoder.score(&batch).unwrap()).unwrap();
+    assert!(apart(&own, &own.zeros_like()) > 1e-3, "an encoder without scores proves nothing");
+    assert!(apart(&mixed.score(&batch).unwrap(), &(&all + own * 2.0)) < 1e-4);
+    assert!(apart(&mixed.alone().score(&batch).unwrap(), &all) < 1e-4);
     assert!(ranker.encode(&[]).is_err());
     assert!(ranker.encode(&[&[24]]).unwrap_err().to_string().contains("item 24"));
     let mut without = config();

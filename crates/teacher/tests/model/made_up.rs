@@ -180,6 +180,7 @@ pub(crate) fn config() -> TeacherConfig {
             id_dropout: 0.0,
             unseen: Unseen::AsOthers,
             prior: 0.0,
+            encoder: true,
         }),
         train: TeacherTrainConfig {
             batch_size: 4,
