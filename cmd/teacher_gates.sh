@@ -7,16 +7,16 @@ cd "$(dirname "$0")/.."
 . cmd/experiment.sh
 
 # No questions with candidates and short prompts: the gate acts on the ranking of the catalogue, which is what is compared.
-common="teacher.train.choice_share=0 teacher.prompt.window=6 choice.rows=0 export.enabled=false teacher.train.valid_every=200"
+common=(teacher.train.choice_share=0 teacher.prompt.window=6 choice.rows=0 export.enabled=false teacher.train.valid_every=200)
 gates() { # ENCODER OVERRIDE…
   local encoder=$1 seed gate experts
   shift
   for seed in 1 2 3; do
     for gate in uniform random top1 linear resnet1d; do
-      run "${gate}_4_s$seed" teacher.encoder_run="$encoder" $common teacher.gate.name=$gate seed=$seed "$@"
+      run "${gate}_4_s$seed" teacher.encoder_run="$encoder" "${common[@]}" teacher.gate.name=$gate seed=$seed "$@"
     done
     for experts in 1 2 8; do
-      run "linear_${experts}_s$seed" teacher.encoder_run="$encoder" $common teacher.gate.experts=$experts seed=$seed "$@"
+      run "linear_${experts}_s$seed" teacher.encoder_run="$encoder" "${common[@]}" teacher.gate.experts=$experts seed=$seed "$@"
     done
   done
 }
@@ -27,5 +27,5 @@ for dataset in toy movielens-100k; do
   prompt=generic steps=800
   [ $dataset = toy ] || prompt=movies
   gates "result/gates_encoders/${folder}_encoder" teacher/prompt=$prompt teacher.train.max_steps=$steps "$@" |
-    APP=run-teacher queue "$folder" dataset=$dataset
+    APP=run-teacher COLUMNS_OF_TABLE="ndcg@10 hr@10 tail:ndcg@10" queue "$folder" dataset=$dataset
 done
