@@ -93,10 +93,10 @@ impl Document {
             let told: Vec<String> = section
                 .blocks
                 .iter()
-                .filter_map(|block| match block {
-                    Block::Text(text) => Some(format!("{text}\n")),
-                    Block::Table(table) => Some(table.to_markdown()),
-                    Block::Plot(plot) => Some(format!("![{}]({PLOTS}/{}.svg)\n", plot.title, plot.id)),
+                .map(|block| match block {
+                    Block::Text(text) => format!("{text}\n"),
+                    Block::Table(table) => table.to_markdown(),
+                    Block::Plot(plot) => format!("![{}]({PLOTS}/{}.svg)\n", plot.title, plot.id),
                 })
                 .collect();
             if !told.is_empty() {
