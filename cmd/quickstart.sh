@@ -29,12 +29,12 @@ say "--- 2. build (in $CARGO_TARGET_DIR)"
 cargo build --release --bin run-eval-all </dev/null
 built=$SECONDS
 say ""
-say "--- 3. train and compare: run-eval-all dataset=toy seeds=[1,2,3] $*"
+say "--- 3. train and compare: run-eval-all dataset=toy seeds=[1,2,3] jobs=2 $*"
 marker=$(mktemp)
 trap 'rm -f "$marker"' EXIT
 # cargo run, not the file itself: another clone may just have put its own program into the shared target folder
 code=0
-cargo run --quiet --release --bin run-eval-all -- dataset=toy 'seeds=[1, 2, 3]' "$@" || code=$?
+cargo run --quiet --release --bin run-eval-all -- dataset=toy 'seeds=[1, 2, 3]' jobs=2 "$@" || code=$?
 if [ "$code" -ne 0 ]; then
     say ""
     say "error: run-eval-all ended with exit code $code; its message is above"

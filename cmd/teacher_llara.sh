@@ -16,7 +16,7 @@ for dataset in lastfm movielens-llara; do
   for seed in 1 2 3; do
     for teacher in ilora lora; do
       run "${teacher}_s$seed" teacher=$teacher teacher/prompt=$prompt teacher.encoder_run="result/teacher_encoders/${folder}_encoder" \
-        teacher.train.max_steps=1000 teacher.train.valid_every=0 choice.rows=null export.enabled=false seed=$seed "$@"
+        teacher.head.encoder=true teacher.train.max_steps=1000 teacher.train.valid_every=0 choice.rows=null export.enabled=false seed=$seed "$@"
     done
   done | APP=run-teacher COLUMNS_OF_TABLE="$columns" queue "$folder" dataset=$dataset
 done

@@ -9,7 +9,7 @@ use std::{
 
 use anyo_core::{Error, Result, child, data::Dataset, run::read_record};
 
-use super::{config::EvalAllConfig, stages::DATASET};
+use super::{config::EvalAllConfig, past::APPS, stages::DATASET};
 
 /// One run to make.
 pub(super) struct Stage<'a> {
@@ -65,7 +65,7 @@ impl Place<'_> {
             Some(path) => all.extend(["--resume".into(), path.into()]),
             None => {
                 all.extend(words.iter().map(OsString::from));
-                all.extend(self.free_words().into_iter().map(OsString::from));
+                all.extend(self.free_words(stage).into_iter().map(OsString::from));
                 all.push(word("run.dir", &self.wanted(stage).to_string_lossy()).into());
             }
         }
@@ -164,9 +164,11 @@ impl Place<'_> {
     }
 
     /// What does not.
-    fn free_words(&self) -> Vec<String> {
+    fn free_words(&self, stage: &Stage<'_>) -> Vec<String> {
         let config = self.config;
         let threads = match (config.threads, config.jobs) {
+            // made alone
+            (0, _) if stage.app == APPS[1] => 0,
             (0, jobs @ 2..) => (std::thread::available_parallelism().map_or(1, usize::from) / jobs).max(1),
             (threads, _) => threads,
         };

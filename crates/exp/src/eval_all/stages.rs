@@ -139,9 +139,14 @@ impl Queue<'_> {
         })
     }
 
-    /// The first stage whose teacher is there.
+    /// The first stage whose teacher is there. A teacher that takes all cores is made alone.
     fn next(&mut self) -> Option<usize> {
-        let taught = self.teacher.is_some() || !self.stages.iter().any(|stage| stage.app == APPS[1]);
+        let teaches = self.stages.iter().position(|stage| stage.app == APPS[1]);
+        let being_made = teaches.is_some_and(|at| self.made[at].is_none() && !self.waiting.contains(&at));
+        if being_made && self.place.config.threads == 0 {
+            return None;
+        }
+        let taught = self.teacher.is_some() || teaches.is_none();
         let place = self.waiting.iter().position(|&at| taught || !self.stages[at].taught)?;
         Some(self.waiting.remove(place))
     }
