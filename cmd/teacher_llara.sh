@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# README: iLoRA beside plain LoRA of the same budget on the next-item windows of LLaRA and iLoRA, built-in language model,
+# docs/specification/02, section 11: iLoRA beside plain LoRA of the same budget on the next-item windows of LLaRA and iLoRA, built-in language model,
 # three seeds. 122 and 95 validation rows are too few to select weights by, so the last ones count. Two cores, one run a core:
 # about an hour.
 #   cmd/teacher_llara.sh [override…]     e.g. data.root=../shared/data
