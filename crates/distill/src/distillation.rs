@@ -3,29 +3,30 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyo_core::{
-    Needs, Result, SelectionPolicy, Signals, StudentSignals, TeacherSignals,
+    Needs, Result, SelectionPolicy,
     data::Dataset,
     eval::NO_ITEM,
     parallel::SendPtr,
     seed::{self, Stream},
 };
 use anyo_student::{
-    Added, EXTRA_PREFIX, Extra, Step, Student, Tables,
+    Added, Extra, Step, Student, Tables,
     batch::Negatives,
-    loss::{LossGrad, OverCatalogue, Slots, scan},
+    loss::{LossGrad, OverCatalogue, Slots, Targets, scan},
 };
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use crate::{
+    batch::{Batch, factors, mean_weights, share},
     config::{DistillConfig, DrosTerm, Over, RankingLoss, RdNegatives},
     figures::Figures,
     fuse::{Vectors, attach},
-    lists::{List, TeacherLists},
+    lists::TeacherLists,
     look::{Said, in_top_k, say},
     negatives::FreshNegatives,
+    overlap::Overlap,
     pairs,
     terms::{listwise, pointwise},
-    weights::mix,
 };
 
 /// What the teacher adds to a training.
@@ -46,17 +47,8 @@ struct Ranking {
     lists: TeacherLists,
     policy: Option<Box<dyn SelectionPolicy>>,
     fresh: Option<FreshNegatives>,
-    /// Bits of the candidates in the student's list as last seen, `[targets]`; where they are not seen in every epoch.
-    overlap: Option<Tensor>,
-}
-
-/// What the loss of one batch needs of its N targets.
-struct Batch<'a> {
-    lists: Vec<Option<List<'a>>>,
-    /// Bits of the candidates that are in the student's top K, `[N]`.
-    both: Vec<AtomicU64>,
-    /// λ, gate and policy, `[N]`.
-    factors: Vec<f32>,
+    /// Where the student's list is not looked at in every epoch.
+    overlap: Option<Overlap>,
 }
 
 impl<'a> Distillation<'a> {
@@ -83,10 +75,7 @@ impl<'a> Distillation<'a> {
             let pointwise = config.loss == RankingLoss::Bce;
             let fresh = (pointwise && config.rd_negatives == RdNegatives::Fresh).then(|| FreshNegatives::new(dataset));
             let kept = config.consistency.every > 1 && config.consistency_weight() > 0.0;
-            let overlap = kept.then(|| {
-                let zeros = Tensor::f_zeros([lists.n_targets() as i64], (Kind::Int64, Device::Cpu))?;
-                student.params.add_buffer(format!("{EXTRA_PREFIX}overlap"), zeros)
-            });
+            let overlap = kept.then(|| Overlap::new(lists.n_targets(), config.consistency.every, student));
             ranking = Some(Ranking { lists, policy, fresh, overlap: overlap.transpose()? });
         }
         Ok(Self { config, dataset, ranking, vectors, items: None, figures: Figures::default() })
@@ -152,25 +141,19 @@ impl Ranking {
         } else {
             step.loss.dros_alpha() * f64::from(u8::from(config.dros_scale > 0.0))
         };
-        let refresh = gamma > 0.0 && step.epoch.is_multiple_of(config.consistency.every);
         let asks = policy.as_ref().is_some_and(|policy| policy.needs() == Needs::StudentScores);
-        let mut batch = Batch {
-            lists: step.numbers.iter().map(|&number| lists.get(number)).collect(),
-            both: (0..n).map(|_| AtomicU64::new(0)).collect(),
-            factors: Vec::new(),
-        };
-        if let (Some(overlap), false) = (&*overlap, refresh) {
-            recall(overlap, step.numbers, &mut batch.both)?;
+        // Where all scores are there anyway, every target is looked at.
+        let refresh = gamma > 0.0 && (overlap.is_none() || asks || step.loss.passes_catalogue());
+        let mut batch = Batch::new(lists, step.numbers);
+        if let Some(overlap) = overlap.as_mut().filter(|_| !refresh) {
+            look_at_some(overlap, step, k, &mut batch)?;
         }
         let mut said = if asks { vec![Said::default(); n] } else { Vec::new() };
         let said_at = SendPtr(said.as_mut_ptr());
         let (lists, both, positives) = (&batch.lists, &batch.both, step.targets.positives);
         let look = move |at: usize, scores: &[f32]| {
             let Some(list) = &lists[at] else { return };
-            if refresh || asks {
-                let bits = in_top_k(scores, list.items, k, &mut Vec::with_capacity(k));
-                both[at].store(bits, Ordering::Relaxed);
-            }
+            both[at].store(in_top_k(scores, list.items, k, &mut Vec::with_capacity(k)), Ordering::Relaxed);
             if asks {
                 // SAFETY: each target has its own place.
                 unsafe { *said_at.at(at) = say(scores, positives[at] as u32) };
@@ -224,9 +207,6 @@ impl Ranking {
             ranked += pairwise(fresh.as_mut(), (k, config), dataset, step, &batch, &mut grad);
         }
         grad.sum += ranked;
-        if let (Some(overlap), true) = (overlap, refresh) {
-            remember(overlap, step.numbers, &batch.both)?;
-        }
         figures.targets += n as f64;
         figures.ranked += ranked;
         for (at, list) in batch.lists.iter().enumerate() {
@@ -240,119 +220,25 @@ impl Ranking {
     }
 }
 
-impl Batch<'_> {
-    /// Weights of a target's candidates with everything that multiplies the row.
-    fn weights(&self, config: &DistillConfig, at: usize, out: &mut [f32]) {
-        let Some(list) = &self.lists[at] else { return };
-        let both = self.both[at].load(Ordering::Relaxed);
-        match config.loss {
-            RankingLoss::Bce => mix(list.fixed, both, config.weights.consistency as f32, config.weights.form, out),
-            RankingLoss::Listwise => out.copy_from_slice(list.fixed),
-        }
-        out.iter_mut().for_each(|w| *w *= self.factors[at]);
+/// Recalls what was seen of the batch's targets and looks at those whose turn it is.
+fn look_at_some(overlap: &mut Overlap, step: &Step<'_>, k: usize, batch: &mut Batch<'_>) -> Result<()> {
+    batch.both = overlap.recall(step.numbers)?;
+    let due = overlap.due(step.epoch, step.numbers);
+    if due.is_empty() {
+        return Ok(());
     }
-
-    /// Sum of the entropies of the teacher's distributions with what multiplies each row: what a cross-entropy exceeds the
-    /// divergence by.
-    fn entropies(&self) -> f64 {
-        let of = |(list, &factor): (&Option<List<'_>>, &f32)| {
-            list.map_or(0.0, |list| f64::from(factor * crate::weights::entropy(list.fixed)))
-        };
-        self.lists.iter().zip(&self.factors).map(of).sum()
-    }
-}
-
-/// Mean weight of each place over the labelled targets, `[K]`: what the released code's broadcast comes to.
-fn mean_weights(config: &DistillConfig, batch: &Batch<'_>, k: usize) -> Vec<f32> {
-    let (mut sums, mut n) = (vec![0f64; k], 0.0);
-    let mut weights = vec![0f32; k];
-    for (at, list) in batch.lists.iter().enumerate() {
-        let Some(list) = list else { continue };
-        let len = list.items.len();
-        batch.weights(config, at, &mut weights[..len]);
-        sums.iter_mut().zip(&weights[..len]).for_each(|(sum, &w)| *sum += f64::from(w));
-        n += 1.0;
-    }
-    sums.iter().map(|sum| (sum / f64::max(n, 1.0)) as f32).collect()
-}
-
-/// Share of a list's items (the first 64) that are in the student's too.
-fn share(both: &AtomicU64, list: &List<'_>) -> f64 {
-    f64::from(both.load(Ordering::Relaxed).count_ones()) / list.items.len().clamp(1, 64) as f64
-}
-
-fn recall(overlap: &Tensor, numbers: &[u32], both: &mut [AtomicU64]) -> Result<()> {
-    let bits = overlap.f_index_select(0, &ids(numbers, overlap.device()))?.f_to_device(Device::Cpu)?;
-    for (both, bits) in both.iter_mut().zip(Vec::<i64>::try_from(&bits)?) {
-        *both = AtomicU64::new(bits as u64);
-    }
-    Ok(())
-}
-
-fn remember(overlap: &mut Tensor, numbers: &[u32], both: &[AtomicU64]) -> Result<()> {
-    let bits: Vec<i64> = both.iter().map(|bits| bits.load(Ordering::Relaxed) as i64).collect();
-    let bits = Tensor::from_slice(&bits).to_device(overlap.device());
-    let places = ids(numbers, overlap.device());
-    let _ = overlap.f_index_copy_(0, &places, &bits)?;
-    Ok(())
-}
-
-fn ids(numbers: &[u32], device: Device) -> Tensor {
-    Tensor::from_slice(&numbers.iter().map(|&n| i64::from(n)).collect::<Vec<_>>()).to_device(device)
-}
-
-/// λ times gate times policy of each target; 0 without a list.
-fn factors(
-    policy: Option<&mut (dyn SelectionPolicy + 'static)>,
-    config: &DistillConfig,
-    step: &Step<'_>,
-    batch: &Batch<'_>,
-    said: &[Said],
-) -> Vec<f32> {
-    let lambda = config.lambda_d as f32;
-    let mut factors: Vec<f32> =
-        batch.lists.iter().map(|list| list.map_or(0.0, |list| lambda * list.info.gate)).collect();
-    let Some(policy) = policy else { return factors };
-    let labelled: Vec<usize> = (0..factors.len()).filter(|&at| batch.lists[at].is_some()).collect();
-    let infos: Vec<_> = labelled.iter().filter_map(|&at| Some(batch.lists[at]?.info)).collect();
-    let numbers: Vec<u32> = labelled.iter().map(|&at| step.numbers[at]).collect();
-    let said: Vec<Said> = labelled.iter().filter_map(|&at| said.get(at).copied()).collect();
-    let overlap: Vec<f32> = match said.is_empty() {
-        true => Vec::new(),
-        false => labelled.iter().filter_map(|&at| Some(share(&batch.both[at], &batch.lists[at]?) as f32)).collect(),
+    let places: Vec<i64> = due.iter().map(|&at| at as i64).collect();
+    let states = step.states.f_index_select(0, &Tensor::from_slice(&places).to_device(step.states.device()))?;
+    let positives: Vec<i32> = due.iter().map(|&at| step.targets.positives[at]).collect();
+    let seen = step.targets.seen.select(&due);
+    let (lists, both) = (&batch.lists, &batch.both);
+    let look = |at: usize, scores: &[f32]| {
+        let Some(list) = &lists[due[at]] else { return };
+        both[due[at]].store(in_top_k(scores, list.items, k, &mut Vec::with_capacity(k)), Ordering::Relaxed);
     };
-    let (entropy, margin, loss): (Vec<f32>, Vec<f32>, Vec<f32>) = (
-        said.iter().map(|s| s.entropy).collect(),
-        said.iter().map(|s| s.margin).collect(),
-        said.iter().map(|s| s.loss).collect(),
-    );
-    let rank: Vec<u32> = said.iter().map(|s| s.true_rank).collect();
-    let true_rank: Vec<u32> = infos.iter().map(|info| info.true_rank).collect();
-    let of = |pick: fn(&crate::lists::RowInfo) -> f32| infos.iter().map(pick).collect::<Vec<f32>>();
-    let (distance, first, spread) = (of(|i| i.true_distance), of(|i| i.first_distance), of(|i| i.spread));
-    let weights = policy.weights(&Signals {
-        epoch: step.epoch,
-        epochs: step.epochs,
-        seed: seed::derive(step.seed, Stream::Distill, step.epoch, step.batch + 1),
-        targets: &numbers,
-        student: StudentSignals {
-            entropy: &entropy,
-            margin: &margin,
-            true_rank: &rank,
-            loss: &loss,
-            overlap: &overlap,
-        },
-        teacher: TeacherSignals {
-            true_rank: &true_rank,
-            true_distance: &distance,
-            first_distance: &first,
-            spread: &spread,
-        },
-    });
-    for (&at, weight) in labelled.iter().zip(weights) {
-        factors[at] *= weight;
-    }
-    factors
+    let over = OverCatalogue { look: Some(&look), ..OverCatalogue::default() };
+    scan(&states, step.head, Targets { positives: &positives, seen: &seen }, &over);
+    overlap.remember(step.numbers, &due, &batch.both)
 }
 
 /// The part of the ranking term that looks at a few items of each target; returns its sum.

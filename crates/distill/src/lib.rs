@@ -3,6 +3,7 @@
 //! The specification is `docs/specification/03_distill_dllm2rec.md`. Axes: N targets of a batch, K items of a list, D width
 //! of a state or a table, T width of a teacher's item vector.
 
+mod batch;
 mod config;
 mod distillation;
 mod figures;
@@ -11,6 +12,7 @@ pub mod gate;
 mod lists;
 pub mod look;
 pub mod negatives;
+mod overlap;
 pub mod pairs;
 mod pipeline;
 pub mod policy;

@@ -125,7 +125,12 @@ fn every_form_agrees_with_pytorch() {
     let case = Case::load();
     let none: &[(&str, Value)] = &[];
     let with = |name: &str, changes: &[(&str, Value)]| {
-        let fixed = [("top_k", json!(5)), ("keep_history", json!(true)), ("embedding.name", json!("none"))];
+        let fixed = [
+            ("top_k", json!(5)),
+            ("keep_history", json!(true)),
+            ("embedding.name", json!("none")),
+            ("consistency.every", json!(1)),
+        ];
         distill(name, &[&fixed, changes].concat())
     };
     let shared = ("rd_negatives", json!("shared"));

@@ -64,6 +64,15 @@ impl Seen {
         &self.columns[start..end]
     }
 
+    /// These rows, in this order; nothing of nothing.
+    pub fn select(&self, rows: &[usize]) -> Self {
+        let mut some = Self::default();
+        if !self.ranges.is_empty() {
+            rows.iter().for_each(|&row| some.push(self.row(row).iter().copied()));
+        }
+        some
+    }
+
     /// Adds `value` to the seen columns of scores `[rows, columns]`, whose first row is row `start` here.
     pub(crate) fn add(&self, scores: &Tensor, start: usize, value: f32) {
         if let Some(data) = cpu_data(scores) {

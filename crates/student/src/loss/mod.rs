@@ -145,6 +145,11 @@ impl Loss {
         self.config.dros_alpha
     }
 
+    /// Whether the loss scores the whole catalogue for every target, so that a guest's look costs no pass of its own.
+    pub fn passes_catalogue(&self) -> bool {
+        self.config.name == LossName::Ce || self.config.dros_alpha > 0.0
+    }
+
     /// Loss and gradients over N targets.
     ///
     /// states `[N, D]` without a graph, `negatives` as the form needs them; the gradients are those of `scale` times
