@@ -60,6 +60,47 @@ pub(super) fn cross_entropy(
     })
 }
 
+/// The cross-entropy of a guest's slots beside a loss that does not score the catalogue; a target without slots is not
+/// scored, so that few labelled targets cost little.
+pub(super) fn slots_alone(
+    states: &Tensor,
+    head: &Head,
+    targets: Targets<'_>,
+    inv_temperature: f64,
+    scale: f64,
+    over: &OverCatalogue<'_>,
+) -> LossGrad {
+    let (Some(fill), None) = (over.fill, over.look) else {
+        return cross_entropy(states, head, targets, (inv_temperature, false), scale, over);
+    };
+    let slots_of = |at: usize| {
+        let mut slots = Vec::new();
+        fill(at, &mut slots);
+        (at, slots)
+    };
+    let n = targets.positives.len();
+    let filled: Vec<(usize, Vec<(u32, f32)>)> = (0..n).map(slots_of).filter(|(_, slots)| !slots.is_empty()).collect();
+    if filled.is_empty() {
+        return LossGrad::zeros(states, head);
+    }
+    let rows: Vec<usize> = filled.iter().map(|&(at, _)| at).collect();
+    let fill = |row: usize, slots: &mut Vec<(u32, f32)>| slots.extend_from_slice(&filled[row].1);
+    let told = |row: usize, loss: f64| tell(over, rows[row], loss);
+    let over = OverCatalogue { fill: Some(&fill), told: Some(&told), ..*over };
+    let form = (inv_temperature, false);
+    if rows.len() == n {
+        return cross_entropy(states, head, targets, form, scale, &over);
+    }
+    let places: Vec<i64> = rows.iter().map(|&at| at as i64).collect();
+    let places = Tensor::from_slice(&places).to_device(states.device());
+    let positives: Vec<i32> = rows.iter().map(|&at| targets.positives[at]).collect();
+    let seen = targets.seen.select(&rows);
+    let targets = Targets { positives: &positives, seen: &seen };
+    let mut grad = cross_entropy(&states.index_select(0, &places), head, targets, form, scale, &over);
+    grad.states = states.zeros_like().index_copy(0, &places, &grad.states);
+    grad
+}
+
 /// DROS's term over the catalogue (`specs/dllm2rec.md` section 2), through log-sum-exp.
 ///
 /// Differs: the released code subtracts the positive's summand and adds it anew under one logarithm, which cancels and

@@ -201,7 +201,7 @@ impl Loss {
             }
         };
         if has_ce && c.name != LossName::Ce {
-            total.add(catalogue::cross_entropy(states, head, targets, (inv_temperature, false), scale, &in_ce));
+            total.add(catalogue::slots_alone(states, head, targets, inv_temperature, scale, &in_ce));
         }
         if has_dros {
             let scale = scale * c.dros_alpha;
@@ -289,6 +289,64 @@ mod tests {
             let got = Tensor::run_backward(&[found.surrogate(&states, &head)], &inputs, false, false);
             for (got, wanted) in got.iter().zip(&wanted) {
                 assert!(got.allclose(wanted, 1e-4, 1e-5, false), "{name:?}: {got} against {wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn slots_of_some_targets_agree_with_autograd() {
+        tch::manual_seed(12);
+        let leaf = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let (states, weight, theta) = (leaf(&[5, 4]), leaf(&[7, 4]), leaf(&[1]));
+        let seen = Seen::of_histories(&[&[1, 2], &[], &[0, 1, 2, 3], &[3, 5, 3], &[4]], 7);
+        let config = LossConfig {
+            name: LossName::SampledSoftmax,
+            n_negatives: 6,
+            negatives: Distribution::Uniform,
+            logq: LogQ::None,
+            gbce_t: 0.75,
+            temperature: 2.0,
+            dros_alpha: 0.0,
+            dros_beta: 1.0,
+        };
+        let loss = Loss::new(&config, &[1; 7]);
+        let head = Head { weight: weight.shallow_clone(), bias: None, seen_bias: Some(theta.shallow_clone()) };
+        let targets = Targets { positives: &[0, 3, 6, 3, 1], seen: &seen };
+        let negatives = Negatives::Shared { items: vec![2, 3, 2, 5, 0, 1] };
+        let alone = loss.grad(&states.detach(), &head, targets, &negatives, 0.25);
+        let slots = [vec![], vec![(2, 0.5f32), (6, 0.25)], vec![], vec![(0, 2.0)], vec![]];
+        for few in [true, false] {
+            let of = |at: usize| if few { slots[at].clone() } else { vec![(at as u32, 1.0)] };
+            let told: Vec<std::sync::atomic::AtomicU64> = (0..5).map(|_| Default::default()).collect();
+            let fill = |at: usize, out: &mut Vec<(u32, f32)>| out.extend(of(at));
+            let hear = |at: usize, loss: f64| told[at].store(loss.to_bits(), std::sync::atomic::Ordering::Relaxed);
+            let over = OverCatalogue {
+                slots: Slots::CrossEntropy,
+                fill: Some(&fill),
+                told: Some(&hear),
+                ..OverCatalogue::default()
+            };
+            let found = loss.grad_with(&states.detach(), &head, targets, &negatives, 0.25, &over);
+
+            let marks = Tensor::zeros([5, 7], (Kind::Float, Device::Cpu));
+            seen.add(&marks, 0, SEEN_SCALE as f32);
+            let log_p = ((states.matmul(&weight.transpose(0, 1)) + &theta * marks) / 2.0).log_softmax(-1, Kind::Float);
+            let mut total = Tensor::zeros([1], (Kind::Float, Device::Cpu));
+            for (at, told) in told.iter().enumerate() {
+                let terms =
+                    of(at).into_iter().map(|(item, w)| -log_p.get(at as i64).get(i64::from(item)) * f64::from(w));
+                let sum = terms.fold(Tensor::zeros([1], (Kind::Float, Device::Cpu)), |sum, term| sum + term);
+                let heard = f64::from_bits(told.load(std::sync::atomic::Ordering::Relaxed));
+                assert!((heard - sum.double_value(&[0])).abs() < 1e-5, "target {at}: {heard} against {sum}");
+                total += sum;
+            }
+            assert_eq!(found.sum, alone.sum, "the sum is that of the loss alone");
+            let inputs = [&states, &weight, &theta];
+            let wanted = Tensor::run_backward(&[total * 0.25], &inputs, false, false);
+            let surrogate = found.surrogate(&states, &head) - alone.surrogate(&states, &head);
+            let got = Tensor::run_backward(&[surrogate], &inputs, false, false);
+            for (got, wanted) in got.iter().zip(&wanted) {
+                assert!(got.allclose(wanted, 1e-4, 1e-5, false), "few {few}: {got} against {wanted}");
             }
         }
     }
