@@ -38,7 +38,7 @@ pub use metric::{
 pub use model::{AddedTokens, Counts, Layout, Parts, Prepared, Sequence, Side, Teacher};
 pub use pipeline::{
     BUNDLE_FOLDER, BuiltinRecipe, ChoiceConfig, EncoderRecipe, FirstRanker, GroundConfig, RankersConfig, RerankConfig,
-    TEACHER_FILE, TeacherExport, TeacherRunConfig, TeacherWay, added_tokens, builtin_texts, run_teacher,
+    TEACHER_FILE, TeacherExport, TeacherRunConfig, TeacherWay, assemble, builtin_texts, run_teacher,
 };
 pub use projector::Projector;
 pub use prompt::{

@@ -1,8 +1,11 @@
 //! The teacher as a recommender: one forward pass for each history, the whole catalogue with one matrix product.
 
+mod remembering;
+
 use anyo_core::{Batch, Error, Recommender, Result};
 use tch::{Device, Tensor, no_grad};
 
+pub(crate) use self::remembering::{Remembering, States};
 use crate::{
     encoder::Encoder,
     gate::{GateMode, row_key},
@@ -72,7 +75,12 @@ impl<'a> Ranker<'a> {
     /// # Errors
     /// Those of [`Ranker::encode`].
     pub fn rank(&self, histories: &[&[u32]]) -> Result<Tensor> {
-        let scores = self.scores(&self.encode(histories)?)?;
+        self.rank_states(&self.encode(histories)?, histories)
+    }
+
+    /// [`Ranker::rank`] from the states `[N,D]` that [`Ranker::encode`] gives for the histories.
+    pub(crate) fn rank_states(&self, states: &Tensor, histories: &[&[u32]]) -> Result<Tensor> {
+        let scores = self.scores(states)?;
         if !self.mixes() {
             return Ok(scores);
         }

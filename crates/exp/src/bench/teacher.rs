@@ -23,11 +23,11 @@ use anyo_core::{
     memory::peak_rss_bytes,
     torch::device,
 };
-use anyo_lm::{Causal as _, CausalLm, LoadOptions, Tokenizer, builtin::builtin};
+use anyo_lm::{CausalLm, LoadOptions, Tokenizer, builtin::builtin};
 use anyo_student::{Progress, Student, Watch};
 use anyo_teacher::{
-    Candidates, Draw, Encoder, Parts, PromptMode, PromptSource, Prompted, Prompts, RankSettings, Ranker, Teacher,
-    TeacherRunConfig, TeacherSetup, added_tokens, builtin_texts, fit_teacher, title_features,
+    Candidates, Draw, Encoder, PromptMode, PromptSource, Prompted, Prompts, RankSettings, Ranker, Teacher,
+    TeacherRunConfig, TeacherSetup, assemble, builtin_texts, fit_teacher,
 };
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
@@ -115,30 +115,14 @@ impl<'a> Bench<'a> {
     fn new(config: &'a TeacherRunConfig, dataset: &'a Dataset) -> Result<Self> {
         let student = Student::new(&config.encoder.student, dataset.n_items(), Device::Cpu, config.seed)?;
         let encoder = Encoder::new(student, &config.encoder.student, "not trained")?;
-        let prompt = &config.teacher.prompt;
         let recipe = &config.builtin;
-        let texts = builtin_texts(dataset, prompt, recipe.histories, recipe.model.seed);
+        let texts = builtin_texts(dataset, &config.teacher.prompt, recipe.histories, recipe.model.seed);
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let stop = AtomicBool::new(false);
         let found = builtin(&texts, &recipe.model, &recipe.cache, Device::Cpu, &mut |_, _| (), &stop)?;
         let tokenizer = Tokenizer::from_folder(&found.folder)?;
         let lm = CausalLm::load(&found.folder, &LoadOptions { device: Device::Cpu, dtype: Kind::Float })?;
-        let prompts = Prompts::new(prompt, &dataset.items, &tokenizer, lm.vocab_size(), lm.max_positions())?;
-        let titles: Vec<&[i64]> = (0..dataset.n_items() as u32).map(|item| prompts.title(item)).collect();
-        let titles = match config.teacher.head {
-            Some(_) => Some(title_features(&lm, &titles, PROMPTS, &mut |_| Ok(()))?),
-            None => None,
-        };
-        let teacher = Teacher::new(Parts {
-            config: &config.teacher,
-            lm,
-            tokens: added_tokens(&prompts, &tokenizer),
-            items: encoder.items(),
-            state_width: encoder.state_width(),
-            titles: titles.as_ref(),
-            target_counts: &dataset.train.target_counts(dataset.n_items()),
-            seed: config.seed,
-        })?;
+        let (prompts, teacher) = assemble(config, dataset, &encoder, lm, &tokenizer, &mut |_| Ok(()))?;
         Ok(Self { config, dataset, encoder, prompts, teacher, lm: found.folder })
     }
 

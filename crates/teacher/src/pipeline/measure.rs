@@ -19,7 +19,7 @@ use crate::{
     metric::ChoiceMetrics,
     model::Teacher,
     prompt::Prompts,
-    rank::{RankSettings, Ranker},
+    rank::{RankSettings, Ranker, Remembering, States},
     say::Speaker,
     tokens::PromptSource,
 };
@@ -47,10 +47,14 @@ pub(super) fn catalogue(
     let mut valid: Option<Evaluation> = None;
     if let Some(ranker) = ranker {
         valid = Some(rank(ranker, &dataset.valid)?);
-        comparison.push(config.teacher.name.clone(), rank(ranker, &dataset.test)?);
         if ranker.mixes() {
+            let states = States::default();
+            let rank_test = |ranker: &Ranker<'_>| rank(&Remembering { ranker, states: &states }, &dataset.test);
+            comparison.push(config.teacher.name.clone(), rank_test(ranker)?);
             let alone = Ranker::new(teacher, encoder, parts.prompts, settings(config))?.alone();
-            comparison.push(format!("{} head alone", config.teacher.name), rank(&alone, &dataset.test)?);
+            comparison.push(format!("{} head alone", config.teacher.name), rank_test(&alone)?);
+        } else {
+            comparison.push(config.teacher.name.clone(), rank(ranker, &dataset.test)?);
         }
     }
     let ways = rankers::measure(parts, teacher, ranker, run)?;

@@ -4,7 +4,11 @@ use anyo_core::{Result, data::Rows, eval::evaluate, run::Run};
 use serde_json::json;
 
 use super::{measure::Measured, settings};
-use crate::{model::Teacher, rank::Ranker, train::valid_rows};
+use crate::{
+    model::Teacher,
+    rank::{Ranker, Remembering, States},
+    train::valid_rows,
+};
 
 /// Shares of the items' frequencies.
 const PRIOR: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
@@ -19,11 +23,12 @@ pub(super) fn choose(parts: &Measured<'_>, teacher: &Teacher, run: &mut Run) -> 
     if rows.is_empty() {
         return Ok(());
     }
+    let read = States::default();
     if head.has_prior() {
         best(
             parts,
             teacher,
-            &rows,
+            (&rows, &read),
             &PRIOR,
             &|share| head.keep_prior(share),
             ("prior_kept", "share of the items' frequencies that ranks"),
@@ -32,7 +37,7 @@ pub(super) fn choose(parts: &Measured<'_>, teacher: &Teacher, run: &mut Run) -> 
     }
     if head.may_mix() {
         let what = ("encoder_kept", "factor of the encoder's scores");
-        best(parts, teacher, &rows, &ENCODER, &|share| head.keep_encoder(share), what, run)?;
+        best(parts, teacher, (&rows, &read), &ENCODER, &|share| head.keep_encoder(share), what, run)?;
     }
     Ok(())
 }
@@ -40,7 +45,7 @@ pub(super) fn choose(parts: &Measured<'_>, teacher: &Teacher, run: &mut Run) -> 
 fn best(
     parts: &Measured<'_>,
     teacher: &Teacher,
-    rows: &Rows,
+    (rows, read): (&Rows, &States),
     shares: &[f64],
     keep: &dyn Fn(f64) -> Result<()>,
     (key, what): (&str, &str),
@@ -52,6 +57,7 @@ fn best(
     for &share in shares {
         keep(share)?;
         let ranker = Ranker::new(teacher, encoder, prompts, settings(config))?;
+        let ranker = Remembering { ranker: &ranker, states: read };
         let found = evaluate(&ranker, rows, dataset, &config.eval.for_selection(), config.seed)?;
         let Some(value) = found.value(metric).or_else(|| found.value(&format!("ndcg@{}", config.eval.headline_k())))
         else {

@@ -1,5 +1,6 @@
 //! `run-teacher`: data, encoder, language model, training, evaluation beside the encoder and popularity, the bundle.
 
+mod assemble;
 mod beside;
 mod config;
 mod encoder;
@@ -12,12 +13,12 @@ mod rankers;
 use std::{collections::BTreeMap, time::Instant};
 
 use anyo_core::{Error, Result, config::Problem, data::Dataset, run::Run};
-use anyo_lm::{Causal, Tokenizer};
 use anyo_student::{Prepare, RunWatch};
 use serde_json::json;
-use tch::{Device, Tensor};
+use tch::Device;
 
 pub use self::{
+    assemble::assemble,
     config::{
         BuiltinRecipe, ChoiceConfig, EncoderRecipe, FirstRanker, GroundConfig, RankersConfig, RerankConfig,
         TeacherExport, TeacherRunConfig, TeacherWay,
@@ -26,9 +27,7 @@ pub use self::{
 };
 use crate::{
     candidates::{Candidates, Draw},
-    head::title_features,
-    model::{AddedTokens, Parts, Teacher},
-    prompt::Prompts,
+    model::Teacher,
     rank::{RankSettings, Ranker},
     train::{TeacherFitted, TeacherSetup, fit_teacher},
 };
@@ -37,8 +36,6 @@ use crate::{
 pub const TEACHER_FILE: &str = "models/teacher.safetensors";
 /// Folder of the bundle inside a run folder.
 pub const BUNDLE_FOLDER: &str = "bundle";
-/// Titles read by the language model at once.
-const TITLES: usize = 64;
 
 /// Runs it all and prints the tables.
 ///
@@ -50,23 +47,19 @@ pub fn run_teacher(config: &TeacherRunConfig, run: &mut Run) -> Result<()> {
     std::fs::create_dir_all(run.path().join("models")).map_err(Error::io(run.path(), "make the folder models"))?;
     let encoder = encoder::open(config, &dataset, device, run)?;
     let (lm, tokenizer) = language::open(config, &dataset, device, run)?;
-    let prompt = &config.teacher.prompt;
-    let prompts = Prompts::new(prompt, &dataset.items, &tokenizer, lm.vocab_size(), lm.max_positions())?;
-    let candidates = Candidates::new(dataset.n_items(), &prompt.candidates)?;
-    let titles = match config.teacher.head {
-        Some(_) => Some(read_titles(&lm, &prompts, dataset.n_items(), run)?),
-        None => None,
+    let (prompts, teacher) = {
+        let bar = run.progress(dataset.n_items() as u64, "titles");
+        let mut before = 0;
+        let mut read = |done: usize| {
+            bar.inc((done - std::mem::replace(&mut before, done)) as u64);
+            match run.stop_requested() {
+                true => Err(Error::Interrupted { detail: "before the first step".into() }),
+                false => Ok(()),
+            }
+        };
+        assemble(config, &dataset, &encoder, lm, &tokenizer, &mut read)?
     };
-    let teacher = Teacher::new(Parts {
-        config: &config.teacher,
-        lm,
-        tokens: added_tokens(&prompts, &tokenizer),
-        items: encoder.items(),
-        state_width: encoder.state_width(),
-        titles: titles.as_ref(),
-        target_counts: &dataset.train.target_counts(dataset.n_items()),
-        seed: config.seed,
-    })?;
+    let candidates = Candidates::new(dataset.n_items(), &config.teacher.prompt.candidates)?;
     let n_parameters = teacher.params().n_parameters();
     run.info(&format!("teacher {}: {n_parameters} parameters beside the language model", config.teacher.name));
     run.record("n_parameters", json!(n_parameters))?;
@@ -133,32 +126,6 @@ fn settings(config: &TeacherRunConfig) -> RankSettings {
 
 /// Prompts in one forward pass at most: more do not make a CPU faster, and a GPU has enough to do with them.
 const PROMPTS: usize = 64;
-
-/// The tokens that these prompts need beyond the language model's own.
-pub fn added_tokens(prompts: &Prompts, tokenizer: &Tokenizer) -> AddedTokens {
-    let markers = prompts.markers();
-    let count = markers.added.len();
-    AddedTokens {
-        first: (markers.vocab_rows - count) as i64,
-        count: count as i64,
-        injected: vec![i64::from(markers.ids.history), i64::from(markers.ids.candidate)],
-        pad: i64::from(tokenizer.pad_id()),
-    }
-}
-
-/// Every title as the bare language model reads it.
-fn read_titles(lm: &anyo_lm::CausalLm, prompts: &Prompts, n_items: usize, run: &Run) -> Result<Tensor> {
-    let titles: Vec<&[i64]> = (0..n_items as u32).map(|item| prompts.title(item)).collect();
-    let bar = run.progress(n_items as u64, "titles");
-    let mut before = 0;
-    title_features(lm, &titles, TITLES, &mut |done| {
-        bar.inc((done - std::mem::replace(&mut before, done)) as u64);
-        match run.stop_requested() {
-            true => Err(Error::Interrupted { detail: "before the first step".into() }),
-            false => Ok(()),
-        }
-    })
-}
 
 fn train(
     parts: &measure::Measured<'_>,
