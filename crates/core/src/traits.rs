@@ -89,4 +89,9 @@ pub trait SelectionPolicy: std::fmt::Debug {
 
     /// One finite weight of 0 or more for each target, `[N]`; 0 drops it.
     fn weights(&mut self, signals: &Signals<'_>) -> Vec<f32>;
+
+    /// How many targets the teacher has to label for this policy, where it is a set chosen beforehand; `None`: all.
+    fn n_fixed(&self) -> Option<usize> {
+        None
+    }
 }

@@ -142,6 +142,9 @@ pub fn run_distill(config: &DistillRunConfig, run: &mut Run) -> Result<()> {
             (Some(bundle), Some(lists)) => policy(&config.active, bundle, lists, dataset)?,
             _ => None,
         };
+        if let Some(rows) = policy.as_ref().and_then(|policy| policy.n_fixed()) {
+            run.record("labelled_rows", json!(rows))?;
+        }
         drop(bundle);
         let distill = &config.distill;
         let mut distillation =

@@ -30,4 +30,8 @@ impl SelectionPolicy for Fixed {
         let weight = |&target: &u32| f32::from(u8::from(self.chosen.get(target as usize).is_some_and(|&c| c)));
         signals.targets.iter().map(weight).collect()
     }
+
+    fn n_fixed(&self) -> Option<usize> {
+        Some(self.chosen.iter().filter(|&&chosen| chosen).count())
+    }
 }

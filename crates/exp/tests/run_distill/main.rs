@@ -111,6 +111,18 @@ fn every_student_and_every_configuration() {
         let alpha = "student.loss.dros_alpha=0.5";
         distill(&project, &[&format!("distill={config}"), alpha, "train.epochs=1", &dir]).done();
     }
+    for (policy, rows) in
+        [("budget", Some("labelled_rows: 20\n")), ("k_center", Some("labelled_rows: 20\n")), ("random", None)]
+    {
+        let dir = format!("run.dir=result/{policy}");
+        let n = if rows.is_some() { "active.n=20" } else { "active.p=0.5" };
+        distill(&project, &[&format!("active={policy}"), n, "train.epochs=1", &dir]).done();
+        let record = project.read(&format!("result/{policy}/run.yaml"));
+        match rows {
+            Some(rows) => assert!(record.contains(rows), "{policy}: {record}"),
+            None => assert!(!record.contains("labelled_rows"), "{policy}: {record}"),
+        }
+    }
     run(&project, DISTILL, &["student=popularity"]).failed(1, &["`popularity` is not trained"]);
     distill(&project, &["distill.embedding.side=input"]).failed(2, &["distill.embedding.side", "auto or both"]);
     distill(&project, &["student.loss.name=ce", "distill.rd_negatives=shared"]).failed(2, &["distill.rd_negatives"]);
