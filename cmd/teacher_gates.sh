@@ -28,4 +28,10 @@ for dataset in toy movielens-100k; do
   [ $dataset = toy ] || prompt=movies
   gates "result/gates_encoders/${folder}_encoder" teacher/prompt=$prompt teacher.train.max_steps=$steps "$@" |
     APP=run-teacher COLUMNS_OF_TABLE="ndcg@10 hr@10 tail:ndcg@10" queue "$folder" dataset=$dataset
+  # every gate against the uniform one, user by user
+  named=
+  for method in uniform_4 random_4 top1_4 linear_4 resnet1d_4 linear_2 linear_8; do
+    named+="${named:+, }$method: [$(for seed in 1 2 3; do printf 'result/%s/%s_s%s, ' "$folder" $method $seed; done)]"
+  done
+  "$CARGO_TARGET_DIR/release/run-eval-all" "named={${named//, ]/]}}" reference=uniform_4 headline=ndcg@10 "metrics=[ndcg@10, hr@10]"
 done
