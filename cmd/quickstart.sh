@@ -19,7 +19,8 @@ say "  1. libtorch 2.11.0 is set up in .libtorch (once; up to 540 MB of download
 say "  2. run-eval-all is compiled (once; 10 minutes or more on two cores)"
 say "  3. on generated data (2,000 readers, 500 books in series; the titles of new books say what nobody's history can):"
 say "     a small language model is trained on the titles, then an iLoRA teacher on top of it, which labels the training rows;"
-say "     a small sequential student is trained alone and distilled from the teacher, three times each;"
+say "     a small sequential student is trained alone and distilled from the teacher in two ways (DLLM2Rec, and list-wise),"
+say "     three times each;"
 say "     all are compared, with significance tests (minutes on two cores that do nothing else)"
 say ""
 say "--- 1. libtorch"
@@ -29,12 +30,13 @@ say "--- 2. build (in $CARGO_TARGET_DIR)"
 cargo build --release --bin run-eval-all </dev/null
 built=$SECONDS
 say ""
-say "--- 3. train and compare: run-eval-all dataset=toy seeds=[1,2,3] jobs=2 $*"
+stages=(dataset=toy 'seeds=[1, 2, 3]' jobs=2 'stages.distill.listwise=["distill=listwise"]')
+say "--- 3. train and compare: run-eval-all ${stages[*]} $*"
 marker=$(mktemp)
 trap 'rm -f "$marker"' EXIT
 # cargo run, not the file itself: another clone may just have put its own program into the shared target folder
 code=0
-cargo run --quiet --release --bin run-eval-all -- dataset=toy 'seeds=[1, 2, 3]' jobs=2 "$@" || code=$?
+cargo run --quiet --release --bin run-eval-all -- "${stages[@]}" "$@" || code=$?
 if [ "$code" -ne 0 ]; then
     say ""
     say "error: run-eval-all ended with exit code $code; its message is above"
