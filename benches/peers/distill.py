@@ -6,7 +6,8 @@ The peer is straightforward PyTorch after specs/dllm2rec.md (own code): one-bloc
 cross-entropy with one negative, DROS over the catalogue in double precision, K = 10 candidates one after the other, the student's top ten by
 topk, the projected vectors gathered for every place. Its parts that cost nothing (samples drawn before, rows in tensors) are left out of the
 clock. --batches of its epoch are timed after a warm-up and scaled to the whole epoch. Ours is `bench-distill dros` (the fixed form) and
-`bench-distill released` (compat): whole epochs, in turns with the peer. Prints one line a run and the ratios.
+`bench-distill released` (compat): whole epochs, in turns with the peer. Prints one line a run and the ratios. $BENCH_DISTILL names a built bench-distill;
+otherwise it is built.
 """
 import argparse
 import json
@@ -134,7 +135,9 @@ def peer(rows, lens, targets, n_items):
 
 
 def ours(work):
-    command = ["cargo", "run", "--quiet", "--release", "--bin", "bench-distill", "--", work]
+    built = os.environ.get("BENCH_DISTILL")
+    command = [built] if built else ["cargo", "run", "--quiet", "--release", "--bin", "bench-distill", "--"]
+    command += [work]
     command += [f"threads={args.threads}", f"vectors={args.vectors}"]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return json.loads([line for line in out.splitlines() if line.startswith("{")][-1])
