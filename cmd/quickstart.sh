@@ -30,7 +30,7 @@ say "--- 2. build (in $CARGO_TARGET_DIR)"
 cargo build --release --bin run-eval-all </dev/null
 built=$SECONDS
 say ""
-stages=(dataset=toy 'seeds=[1, 2, 3]' jobs=2 'stages.distill.listwise=["distill=listwise"]')
+stages=(dataset=toy 'seeds=[1, 2, 3]' jobs=2 '+stages.distill.listwise=["distill=listwise"]')
 say "--- 3. train and compare: run-eval-all ${stages[*]} $*"
 marker=$(mktemp)
 trap 'rm -f "$marker"' EXIT
