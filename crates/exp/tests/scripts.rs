@@ -60,6 +60,20 @@ fn shell_test(name: &str) {
 }
 
 #[test]
+fn what_the_quickstart_starts_composes() {
+    let shell = r#"eval "$(grep '^stages=(' cmd/quickstart.sh)"; "$0" --cfg job "${stages[@]}" 'seeds=[1]'"#;
+    let output = Command::new("bash")
+        .args(["-c", shell, env!("CARGO_BIN_EXE_run-eval-all")])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    for part in ["dllm2rec: []", "listwise: [distill=listwise]", "seeds: [1]"] {
+        assert!(text(&output).contains(part), "{part} in {}", text(&output));
+    }
+}
+
+#[test]
 fn downloads_resume_and_are_checked() {
     shell_test("download_data.sh");
 }
