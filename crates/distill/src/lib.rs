@@ -16,7 +16,6 @@ mod overlap;
 pub mod pairs;
 mod pipeline;
 pub mod policy;
-mod teacher_run;
 pub mod terms;
 pub mod weights;
 
@@ -28,4 +27,3 @@ pub use distillation::Distillation;
 pub use fuse::{Fused, Hint, Vectors, attach, is_tied};
 pub use lists::{List, RowInfo, TeacherLists};
 pub use pipeline::{DistillRunConfig, run_distill};
-pub use teacher_run::find_bundle;

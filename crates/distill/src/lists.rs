@@ -2,7 +2,7 @@
 
 use anyo_core::{
     Error, Result,
-    bundle::Bundle,
+    bundle::{Bundle, deviation, gap_softmax},
     data::{Dataset, TargetIndex},
     eval::NO_ITEM,
 };
@@ -10,7 +10,7 @@ use anyo_core::{
 use crate::{
     config::{DistillConfig, RankingLoss},
     gate::{gate, median},
-    weights::{deviation, fixed_part, gap_softmax, position},
+    weights::{fixed_part, position},
 };
 
 /// Stands where a target has no list.

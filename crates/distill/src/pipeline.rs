@@ -1,13 +1,10 @@
 //! `run-distill`: a student's run with a teacher beside it.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyo_core::{
     Error, Result, SelectionPolicy,
-    bundle::{Bundle, FileInfo, MANIFEST_FILE, Wanted},
+    bundle::{Bundle, BundleSource, Wanted},
     config::{Check, Problem, Ranges},
     data::{DataConfig, Dataset, DatasetConfig, TargetIndex},
     eval::EvalConfig,
@@ -20,7 +17,7 @@ use anyo_student::{
     run_student, train_student,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use tch::{Device, Kind};
 
 use crate::{
@@ -29,11 +26,7 @@ use crate::{
     fuse::TIED,
     lists::TeacherLists,
     policy::{self, ActiveConfig, Context, mean_of_history},
-    teacher_run::find_bundle,
 };
-
-/// File in the run folder that says which bundle taught, so that a resumed run goes on with the same.
-const TEACHER_FILE: &str = "teacher.json";
 
 /// Items of the history whose mean vector stands for a target in `active=k_center`.
 const NEWEST: usize = 10;
@@ -188,59 +181,8 @@ fn open(config: &DistillRunConfig, dataset: &Dataset, run: &mut Run) -> Result<O
         );
         return Ok(None);
     }
-    let before = if run.resumed() { earlier(run.path())? } else { None };
-    let folder = match &before {
-        Some((folder, _)) => folder.clone(),
-        None => find_bundle(&config.teacher_run, dataset)?,
-    };
-    let sha256 = match folder.join(MANIFEST_FILE).is_file() {
-        true => FileInfo::of(&folder.join(MANIFEST_FILE))?.sha256,
-        false => String::new(),
-    };
-    if let Some((_, then)) = before.filter(|(_, then)| *then != sha256) {
-        return Err(Error::Checkpoint {
-            path: folder,
-            message: format!(
-                "the bundle is not the one that this run began with (manifest {then:.12}…, now {sha256:.12}…)"
-            ),
-            hint: Some("put that bundle back, or start anew with --from".into()),
-        });
-    }
-    let bundle = Bundle::open_for_training(&folder, dataset, wanted)?;
-    let manifest = bundle.manifest();
-    let absolute = std::path::absolute(&folder).unwrap_or(folder);
-    let told = json!({
-        "bundle": absolute,
-        "manifest_sha256": sha256,
-        "name": manifest.teacher.name,
-        "rows": manifest.lists.rows,
-        "of": manifest.lists.of,
-        "top_n": manifest.lists.top_n,
-        "rankings": wanted.rankings,
-        "embeddings": wanted.embeddings,
-    });
-    run.write_json(TEACHER_FILE, &told)?;
-    run.record("teacher", told)?;
-    run.info(&format!("teacher {}: {}", manifest.teacher.name, absolute.display()));
-    Ok(Some(bundle))
-}
-
-/// Bundle and manifest's sum of the run that is continued.
-fn earlier(run: &Path) -> Result<Option<(PathBuf, String)>> {
-    let path = run.join(TEACHER_FILE);
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let text = std::fs::read(&path).map_err(Error::io(&path, "read which bundle taught"))?;
-    let value: Value = serde_json::from_slice(&text).unwrap_or_default();
-    match (value["bundle"].as_str(), value["manifest_sha256"].as_str()) {
-        (Some(folder), Some(sha256)) => Ok(Some((folder.into(), sha256.to_owned()))),
-        _ => Err(Error::Checkpoint {
-            path,
-            message: "does not say which bundle taught".into(),
-            hint: Some("start anew with --from".into()),
-        }),
-    }
+    let source = BundleSource { key: "teacher_run", from: &config.teacher_run, role: "teacher" };
+    source.open(dataset, wanted, run).map(Some)
 }
 
 fn lists(config: &DistillRunConfig, bundle: &Bundle, dataset: &Dataset, run: &mut Run) -> Result<TeacherLists> {

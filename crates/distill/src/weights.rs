@@ -2,6 +2,8 @@
 //!
 //! k counts the places of a list from 0; a list may be shorter than K. Weights carry no gradient.
 
+use anyo_core::bundle::{deviation, gap_softmax};
+
 use crate::config::{ConfidenceForm, WeightsConfig};
 
 /// What the released code adds so that nothing is 0.
@@ -28,22 +30,6 @@ pub fn confidence(distances: &[f32], form: ConfidenceForm, tau: Option<f64>) -> 
         }
         ConfidenceForm::Gap => gap_softmax(distances, tau.unwrap_or_else(|| deviation(distances))),
     }
-}
-
-/// `softmax(-(d - smallest d) / τ)`; equal weights where τ is 0.
-pub fn gap_softmax(distances: &[f32], tau: f64) -> Vec<f32> {
-    let smallest = distances.iter().copied().fold(f32::INFINITY, f32::min);
-    let gap = |&d: &f32| f64::from(d - smallest);
-    let raw: Vec<f64> = distances.iter().map(|d| if tau > 0.0 { (-gap(d) / tau).exp() } else { 1.0 }).collect();
-    let sum: f64 = raw.iter().sum();
-    raw.iter().map(|w| (w / sum) as f32).collect()
-}
-
-/// Standard deviation of a row's distances (of all of them: divided by their number).
-pub fn deviation(distances: &[f32]) -> f64 {
-    let n = distances.len().max(1) as f64;
-    let mean = distances.iter().map(|&d| f64::from(d)).sum::<f64>() / n;
-    (distances.iter().map(|&d| (f64::from(d) - mean).powi(2)).sum::<f64>() / n).sqrt()
 }
 
 /// Entropy of weights that sum to 1, in nats: log of their number when all are alike.

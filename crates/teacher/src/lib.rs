@@ -25,11 +25,11 @@ mod train;
 
 pub use answers::{Answer, evaluate_choices};
 pub use candidates::{Candidates, ChoiceRow, Draw};
-pub use config::TeacherConfig;
+pub use config::{SoftConfig, TeacherConfig};
 pub use encoder::Encoder;
 pub use gate::{Gate, GateMode, GateStats, row_key};
 pub use ground::{Grounded, Grounding, TitleState};
-pub use head::{Head, HeadLoss, ItemVectors, encode_titles, title_features};
+pub use head::{Aim, Head, HeadLoss, ItemVectors, Listed, encode_titles, title_features};
 pub use likelihood::{Likelihood, Likely, Rerank};
 pub use metric::{
     ChoiceMetrics, Rates,
@@ -37,7 +37,7 @@ pub use metric::{
 };
 pub use model::{AddedTokens, Counts, Layout, Parts, Prepared, Sequence, Side, Teacher};
 pub use pipeline::{
-    BUNDLE_FOLDER, BuiltinRecipe, ChoiceConfig, EncoderRecipe, FirstRanker, GroundConfig, RankersConfig, RerankConfig,
+    BuiltinRecipe, ChoiceConfig, EncoderRecipe, FirstRanker, GroundConfig, RankersConfig, RerankConfig,
     TEACHER_FILE, TeacherExport, TeacherRunConfig, TeacherWay, assemble, builtin_texts, run_teacher,
 };
 pub use projector::Projector;
@@ -53,5 +53,5 @@ pub use say::Speaker;
 pub use titles::{TitleReport, Titles};
 pub use tokens::{Mark, PromptMode, PromptSource, Prompted};
 pub use train::{
-    CandidateSource, TeacherFitted, TeacherSetup, TrainRow, TrainRows, Validate, fit_teacher, hybrid_probability,
+    CandidateSource, SoftTargets, TeacherFitted, TeacherSetup, TrainRow, TrainRows, Validate, fit_teacher, hybrid_probability,
 };

@@ -14,6 +14,7 @@ mod check;
 mod choose;
 pub mod dllm2rec;
 mod embeddings;
+mod gap;
 mod import;
 mod lists;
 mod make;
@@ -21,6 +22,7 @@ mod manifest;
 mod open;
 mod parts;
 mod pt;
+mod source;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,7 @@ mod writer;
 pub use check::list_len;
 pub use choose::choose_rows;
 pub use embeddings::{EMBEDDINGS_FILE, read_embeddings};
+pub use gap::{deviation, gap_softmax};
 pub use import::{Given, Imported, ItemIds, RowIds, write_imported};
 pub use lists::Lists;
 pub use make::{Distance, ListMaker, ListRule};
@@ -38,6 +41,7 @@ pub use manifest::{
 };
 pub use open::{Bundle, RANKINGS_FILE, Wanted};
 pub use pt::{read_pt, write_pt};
+pub use source::{BUNDLE_FOLDER, BundleSource};
 pub use writer::{BundleWriter, Flush, Opened};
 
 use std::path::Path;

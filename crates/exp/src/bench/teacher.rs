@@ -143,6 +143,7 @@ impl<'a> Bench<'a> {
             encoder: &self.encoder,
             prompts: &recorder,
             candidates: &draw,
+            soft: None,
             validate: None,
             eval: &self.config.eval,
             seed,

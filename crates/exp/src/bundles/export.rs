@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyo_core::{
     Error, Result,
-    bundle::{Bundle, dllm2rec},
+    bundle::{BUNDLE_FOLDER, Bundle, dllm2rec},
     config::{Check, Problem},
     run::{Run, RunConfig, resolve_run_of},
     torch::{DeviceChoice, device},
@@ -13,7 +13,7 @@ use anyo_student::{ExportConfig, STUDENT_APPS, Source, export_bundle};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{BUNDLE_FOLDER, DLLM2REC_FOLDER, summary};
+use super::{DLLM2REC_FOLDER, summary};
 
 /// The whole configuration of `export-bundle`; defaults and meanings stand in `conf/export-bundle.yaml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

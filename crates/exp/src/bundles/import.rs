@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyo_core::{
     Error, Result,
-    bundle::{Position, dllm2rec, read_embeddings, table, table::TableOptions, write_imported},
+    bundle::{BUNDLE_FOLDER, Position, dllm2rec, read_embeddings, table, table::TableOptions, write_imported},
     config::{Check, Problem},
     data::{self, DataConfig, DatasetConfig},
     run::{Run, RunConfig},
@@ -13,7 +13,7 @@ use anyo_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{BUNDLE_FOLDER, summary};
+use super::summary;
 
 /// What `from` is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

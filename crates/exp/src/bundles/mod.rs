@@ -13,8 +13,6 @@ pub use self::{
     import::{ImportRunConfig, SourceFormat},
 };
 
-/// Folder of the bundle inside a run folder.
-pub const BUNDLE_FOLDER: &str = "bundle";
 /// Folder of DLLM2Rec's three files inside a run folder.
 pub const DLLM2REC_FOLDER: &str = "dllm2rec";
 

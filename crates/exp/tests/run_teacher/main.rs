@@ -102,6 +102,58 @@ fn a_teacher_is_trained_measured_exported_and_resumed() {
     }
 }
 
+/// Mutual distillation: a student's lists teach the teacher.
+#[test]
+fn a_teacher_learns_from_a_students_bundle() {
+    let project = Project::new();
+    let program = |name: &str, words: &[&str]| {
+        let path = std::path::Path::new(env!("CARGO_BIN_EXE_run-teacher")).with_file_name(name);
+        let mut command = Command::new(path);
+        command.args(words);
+        said(project.settle(command).spawn().unwrap()).done()
+    };
+    let data = &SMALL[..2];
+    let student = ["run.dir=result/student", "student.d_model=16", "student.max_len=10", "train.epochs=2"];
+    program("run-student-baseline", &[data, &student].concat());
+    program("export-bundle", &["result/student", "run.dir=result/lists"]);
+    let words = ["choice.rows=0", "soft_targets.run=result/lists"];
+    let told = small(&project, &[&words[..], &["run.dir=result/taught"]].concat()).done();
+    assert!(told.err.contains("training targets have a list, which is 0.5"), "{}", told.err);
+    assert!(project.json("result/taught/soft_targets.json")["bundle"].as_str().unwrap().ends_with("lists/bundle"));
+    let kl: Vec<f64> = project
+        .read("result/taught/metrics.jsonl")
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["train/soft_kl"].as_f64())
+        .collect();
+    assert!(!kl.is_empty() && kl.iter().all(|kl| *kl > 0.0), "{kl:?}");
+    let manifest = project.json("result/taught/bundle/manifest.json");
+    assert_eq!(manifest["teacher"]["config"]["soft_targets"]["share"], 0.5);
+
+    // With no share of it the lists change nothing; otherwise they do.
+    small(&project, &["choice.rows=0", "run.dir=result/alone"]).done();
+    small(&project, &[&words[..], &["soft_targets.share=0", "run.dir=result/none"]].concat()).done();
+    let weights = |run: &str| project.bytes(&format!("result/{run}/models/teacher.safetensors"));
+    assert!(weights("none") == weights("alone"), "share 0");
+    assert!(weights("taught") != weights("alone"), "share 0.5");
+
+    // A resumed run goes on with the bundle it began with, and not with another in its place.
+    std::fs::remove_file(project.at("result/lists/bundle/manifest.json")).unwrap();
+    run(&project, &["--resume", "result/taught"]).failed(1, &["the bundle is not the one that this run began with"]);
+
+    // What cannot be is told before anything is trained.
+    let refuse = |words: &[&str], parts: &[&str], code| {
+        small(&project, &[&["choice.rows=0", "run.dir=result/bad"], words].concat()).failed(code, parts);
+        assert!(!project.at("result/bad/models/best.safetensors").exists());
+        let _ = std::fs::remove_dir_all(project.at("result/bad"));
+    };
+    refuse(&["soft_targets.run=nowhere"], &["soft_targets.run: there is no folder nowhere"], 1);
+    refuse(&["soft_targets.run=result/student"], &["result/student holds no finished bundle"], 1);
+    refuse(&["soft_targets.run=result/alone", "dataset.toy.seed=7"], &["result/alone", "toy"], 1);
+    refuse(&["soft_targets.run=result/alone", "soft_targets.top_k=30"], &["soft_targets.top_k: 30", "10 items"], 1);
+    refuse(&["soft_targets.run=result/alone", "teacher.head=null"], &["teacher.head is null"], 2);
+    refuse(&["soft_targets.share=1.5"], &["soft_targets.share: wanted 0 to 1"], 2);
+}
+
 #[test]
 fn controls_run_and_the_japanese_wording_composes() {
     let project = Project::new();

@@ -1,6 +1,7 @@
 //! Configuration of the teacher's model and training; the defaults and their reasons stand in `conf/teacher/*.yaml`.
 
 mod gate;
+mod soft;
 mod train;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::prompt::config::PromptConfig;
 pub use gate::{GateConfig, GateName, GateNorm};
+pub use soft::SoftConfig;
 pub use train::{Curriculum, GroupRecipe, Groups, RecipeConfig, TeacherTrainConfig};
 
 /// `teacher:` in the configuration.

@@ -6,6 +6,7 @@
 //!
 //! Not in the paper: iLoRA answers by generating one of 20 listed titles (specs: section 8, option C).
 
+mod aim;
 mod titles;
 
 use anyo_core::{
@@ -18,6 +19,7 @@ use rand::RngExt;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::config::{HeadConfig, HeadItems, Unseen};
+pub use aim::{Aim, Listed};
 pub use titles::{encode_titles, title_features};
 
 /// The head's learned matrices and its frozen tables. Axes: B rows, I items, D language model, d encoder, h head.
@@ -79,6 +81,8 @@ pub struct HeadLoss {
     pub sum: Tensor,
     /// A number whose gradients are those of the sum times the scale that was asked for.
     pub surrogate: Tensor,
+    /// Sum of the rows' `KL(list ‖ head)` in nats, where lists were given; a row without one counts its cross-entropy.
+    pub kl: Option<f64>,
 }
 
 impl Head {
@@ -279,11 +283,19 @@ impl Head {
 
     /// Cross-entropy over the catalogue (with `unseen: by_title` over the items that were ever a training target) for last
     /// states `[B,D]` and their targets `[B]`, in blocks that never hold `[B,I]` scores twice; the gradients are those of
-    /// `scale` times the sum. `seed` draws the items that go without encoder vectors.
+    /// `scale` times the sum. `seed` draws the items that go without encoder vectors. With an aim, that of the mixture of true
+    /// item and list.
     ///
     /// # Errors
     /// When a target is outside the catalogue, or unseen and left out, or memory runs out.
-    pub fn loss(&self, states: &Tensor, targets: &[u32], scale: f64, seed: u64) -> Result<HeadLoss> {
+    pub fn loss(
+        &self,
+        states: &Tensor,
+        targets: &[u32],
+        aim: Option<&Aim<'_>>,
+        scale: f64,
+        seed: u64,
+    ) -> Result<HeadLoss> {
         let (users, items) = (self.users(states)?, self.items_without(Some(seed))?);
         // The bias as one more feature, so that the loss of the language model's head serves here too.
         let (users, mut items) = match &items.bias {
@@ -304,7 +316,19 @@ impl Head {
         }
         let found: TokenLoss =
             CrossEntropy::plain().grad(&users.f_detach()?, &items.f_detach()?, &targets, scale, true)?;
-        Ok(HeadLoss { surrogate: found.surrogate(&users, Some(&items))?, sum: found.sum })
+        let surrogate = found.surrogate(&users, Some(&items))?;
+        let Some(aim) = aim else { return Ok(HeadLoss { surrogate, sum: found.sum, kl: None }) };
+        let place = |item: u32| match &self.unseen {
+            Some(unseen) => unseen.place.get(item as usize).copied().filter(|&place| place >= 0),
+            None => Some(i64::from(item)),
+        };
+        let term = aim.term(&users, &items, &targets, place)?;
+        let kl = found.sum.f_double_value(&[])? + term.sum.f_double_value(&[])? - term.entropy;
+        Ok(HeadLoss {
+            surrogate: surrogate.f_add(&term.sum.f_mul_scalar(aim.share * scale)?)?,
+            sum: found.sum.f_add(&term.sum.f_detach()?.f_mul_scalar(aim.share)?)?,
+            kl: Some(kl),
+        })
     }
 }
 

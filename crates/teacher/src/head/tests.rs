@@ -39,7 +39,7 @@ fn the_loss_is_that_of_a_full_softmax() {
         let states = randn(&[3, 8]).set_requires_grad(true);
         let inputs: Vec<Tensor> =
             params.trainable().map(|(_, t)| t.shallow_clone()).chain([states.shallow_clone()]).collect();
-        let found = head.loss(&states, &[3, 0, 10], 0.25, 1).unwrap();
+        let found = head.loss(&states, &[3, 0, 10], None, 0.25, 1).unwrap();
         let scores = head.scores(&states, &head.items().unwrap()).unwrap();
         assert_eq!(scores.size(), [3, 11]);
         let targets = Tensor::from_slice(&[3i64, 0, 10]);
@@ -51,6 +51,41 @@ fn the_loss_is_that_of_a_full_softmax() {
             assert!(want.abs().max().double_value(&[]) > 0.0, "everything learns");
             assert!(got.allclose(want, 1e-4, 1e-6, false), "{which:?}: {got} {want}");
         }
+    }
+}
+
+/// Against PyTorch's cross-entropy with probabilities as targets.
+#[test]
+fn a_share_of_the_aim_is_the_list() {
+    tch::manual_seed(9);
+    let (items, titles) = (randn(&[6, 4]), randn(&[6, 8]));
+    // Item 1 is no training target: the softmax leaves it out, and its weight goes to the others of the list.
+    let config = HeadConfig { unseen: Unseen::ByTitle, ..config(HeadItems::Both, false, true) };
+    let mut params = Params::new(Device::Cpu);
+    let head = Head::new(&config, 8, &items, Some(&titles), &[3, 0, 1, 2, 2, 5], &mut params, 1).unwrap();
+    let states = randn(&[3, 8]).set_requires_grad(true);
+    let inputs: Vec<Tensor> =
+        params.trainable().map(|(_, t)| t.shallow_clone()).chain([states.shallow_clone()]).collect();
+    let lists: [&[(u32, f32)]; 3] = [&[(2, 0.5), (1, 0.2), (4, 0.3)], &[], &[(1, 1.0)]];
+    let (targets, scale) = ([5, 0, 2], 0.25);
+    for share in [0.0, 0.4, 1.0] {
+        let aim = Aim { share, lists: lists.to_vec() };
+        let found = head.loss(&states, &targets, Some(&aim), scale, 1).unwrap();
+        // Over items 0, 2, 3, 4, 5; rows without a list, or with nothing known in it, aim at their true items alone.
+        let (a, b) = (0.5 / 0.8 * share as f32, 0.3 / 0.8 * share as f32);
+        let aims = [0.0, a, 0.0, b, 1.0 - share as f32, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0];
+        let aims = Tensor::from_slice(&aims).view([3, 5]);
+        let known = Tensor::from_slice(&[0i64, 2, 3, 4, 5]);
+        let scores = head.scores(&states, &head.items().unwrap()).unwrap().index_select(1, &known);
+        let want = scores.cross_entropy_loss::<&Tensor>(&aims, None, tch::Reduction::Sum, -100, 0.0);
+        assert!((found.sum.double_value(&[]) - want.double_value(&[])).abs() < 1e-5, "{share}");
+        if share == 1.0 {
+            let entropy = -(0.625f64 * 0.625f64.ln() + 0.375 * 0.375f64.ln());
+            assert!((found.kl.unwrap() - (want.double_value(&[]) - entropy)).abs() < 1e-5);
+        }
+        let want = Tensor::run_backward(&[want * scale], &inputs, false, false);
+        let got = Tensor::run_backward(&[found.surrogate], &inputs, false, false);
+        assert!(got.iter().zip(&want).all(|(got, want)| got.allclose(want, 1e-4, 1e-6, false)), "{share}");
     }
 }
 
@@ -83,7 +118,7 @@ fn tables_that_do_not_fit_are_refused() {
     assert_eq!(error.to_string(), "6 title encodings for 7 items");
     let mut params = Params::new(Device::Cpu);
     let head = Head::new(&config(HeadItems::Id, false, true), 8, &randn(&[7, 4]), None, &[], &mut params, 1).unwrap();
-    assert!(head.loss(&randn(&[1, 8]), &[7], 1.0, 1).unwrap_err().to_string().contains("target 7"));
+    assert!(head.loss(&randn(&[1, 8]), &[7], None, 1.0, 1).unwrap_err().to_string().contains("target 7"));
 }
 
 #[test]
@@ -99,7 +134,7 @@ fn unseen_items_are_ranked_by_their_titles_alone() {
     let seen = scores.index_select(1, &Tensor::from_slice(&[0i64, 2, 4]));
     let want =
         seen.cross_entropy_loss::<&Tensor>(&Tensor::from_slice(&[2i64, 0]), None, tch::Reduction::Sum, -100, 0.0);
-    let found = head.loss(&states, &[4, 0], 1.0, 1).unwrap();
+    let found = head.loss(&states, &[4, 0], None, 1.0, 1).unwrap();
     assert!((found.sum.double_value(&[]) - want.double_value(&[])).abs() < 1e-5);
     // Other encoder vectors of the unseen change nothing.
     let other = items.copy();
@@ -109,7 +144,7 @@ fn unseen_items_are_ranked_by_their_titles_alone() {
     let changed = Head::new(&config, 8, &other, Some(&titles), &[3, 0, 1, 0, 2], &mut again, 1).unwrap();
     let vectors = |head: &Head| head.items().unwrap().vectors.index_select(0, &Tensor::from_slice(&[1i64, 3]));
     assert!(vectors(&head).equal(&vectors(&changed)));
-    assert!(head.loss(&states, &[1, 0], 1.0, 1).unwrap_err().to_string().contains("target 1"));
+    assert!(head.loss(&states, &[1, 0], None, 1.0, 1).unwrap_err().to_string().contains("target 1"));
     let mut third = Params::new(Device::Cpu);
     let error = Head::new(&config, 8, &items, Some(&titles), &[1], &mut third, 1).unwrap_err();
     assert!(error.to_string().contains("1 counts"), "{error}");
@@ -152,7 +187,7 @@ fn the_prior_is_whole_in_the_loss_and_as_kept_in_the_ranking() {
     assert!((&none + &log).allclose(&all, 1e-5, 1e-6, false) && (&none + log * 0.5).allclose(&half, 1e-5, 1e-6, false));
     let want = all.cross_entropy_loss::<&Tensor>(&Tensor::from_slice(&[2i64, 0]), None, tch::Reduction::Sum, -100, 0.0);
     let _ = scores(0.0);
-    let found = head.loss(&states, &[2, 0], 1.0, 1).unwrap();
+    let found = head.loss(&states, &[2, 0], None, 1.0, 1).unwrap();
     assert!((found.sum.double_value(&[]) - want.double_value(&[])).abs() < 1e-5);
     assert!(params.get("head.prior_kept").is_some(), "it is saved");
 }

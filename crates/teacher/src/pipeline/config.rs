@@ -14,7 +14,9 @@ use anyo_lm::builtin::BuiltinConfig;
 use anyo_student::{TrainConfig, config::StudentConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::{config::TeacherConfig, ground::TitleState, likelihood::Likely, tokens::PromptMode};
+use crate::{
+    config::{SoftConfig, TeacherConfig},
+    ground::TitleState, likelihood::Likely, tokens::PromptMode};
 
 /// Everything that `run-teacher` reads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -24,6 +26,8 @@ pub struct TeacherRunConfig {
     pub dataset: DatasetConfig,
     /// Model, prompts and training.
     pub teacher: TeacherConfig,
+    /// What the scoring head learns from a student's bundle beside the true items.
+    pub soft_targets: SoftConfig,
     /// The encoder that is trained on the spot where `teacher.encoder_run` is null.
     pub encoder: EncoderRecipe,
     /// The language model that is trained on the spot where `teacher.lm` is `builtin`.
@@ -199,6 +203,7 @@ impl Check for TeacherRunConfig {
         };
         nested("dataset", &self.dataset);
         nested("teacher", &self.teacher);
+        nested("soft_targets", &self.soft_targets);
         nested("encoder.student", &self.encoder.student);
         nested("encoder.train", &self.encoder.train);
         nested("data", &self.data);
@@ -237,6 +242,11 @@ impl Check for TeacherRunConfig {
             let hint = Some("write rankers.rerank.first=encoder".to_owned());
             let message = "`head` needs a teacher with a scoring head, and teacher.head is null";
             list.push(Problem { hint, ..Problem::new("rankers.rerank.first", message) });
+        }
+        if self.soft_targets.run.is_some() && self.teacher.head.is_none() {
+            let hint = Some("write soft_targets.run=null, or keep teacher.head".to_owned());
+            let message = "the scoring head learns from these lists, and teacher.head is null";
+            list.push(Problem { hint, ..Problem::new("soft_targets.run", message) });
         }
         if self.export.rows == Some(0) {
             let hint = Some("write export.rows=null for all, export.enabled=false for no bundle".to_owned());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyo_core::{
     Error, Result,
     bundle::{
-        Bundle, BundleWriter, DatasetIdentity, FileInfo, Flush, ListMaker, ListRule, Opened, Position, Spec,
+        BUNDLE_FOLDER, Bundle, BundleWriter, DatasetIdentity, FileInfo, Flush, ListMaker, ListRule, Opened, Position, Spec,
         Teacher as Maker, choose_rows, dllm2rec,
     },
     data::TargetIndex,
@@ -13,7 +13,7 @@ use anyo_core::{
 };
 use serde_json::{Value, json};
 
-use super::{BUNDLE_FOLDER, TEACHER_FILE, measure::Measured};
+use super::{TEACHER_FILE, measure::Measured};
 use crate::rank::Ranker;
 
 /// Rows of a batch of the writer: what an interrupt waits for.
@@ -93,6 +93,16 @@ fn spec(parts: &Measured<'_>, run: &Run, some: bool) -> Result<Spec> {
     let options = &config.export;
     let teacher = serde_json::to_value(&config.teacher)
         .map_err(|e| Error::invalid(format!("the teacher's configuration is no JSON: {e}")))?;
+    let mut made = json!({
+        "teacher": teacher,
+        "seed": config.seed,
+        "encoder": parts.encoder.source(),
+        "weights_sha256": FileInfo::of(&run.path().join(TEACHER_FILE))?.sha256,
+    });
+    if config.soft_targets.run.is_some() {
+        made["soft_targets"] = serde_json::to_value(&config.soft_targets)
+            .map_err(|e| Error::invalid(format!("soft_targets are no JSON: {e}")))?;
+    }
     let selection = match options.rows.filter(|_| some) {
         Some(budget) => json!({"how": "random", "budget": budget, "seed": options.rows_seed}),
         None => Value::Null,
@@ -106,12 +116,7 @@ fn spec(parts: &Measured<'_>, run: &Run, some: bool) -> Result<Spec> {
         confidence: options.distance.confidence(),
         teacher: Maker {
             name: config.teacher.name.clone(),
-            config: json!({
-                "teacher": teacher,
-                "seed": config.seed,
-                "encoder": parts.encoder.source(),
-                "weights_sha256": FileInfo::of(&run.path().join(TEACHER_FILE))?.sha256,
-            }),
+            config: made,
         },
         selection,
     })

@@ -12,7 +12,13 @@ mod rankers;
 
 use std::{collections::BTreeMap, time::Instant};
 
-use anyo_core::{Error, Result, config::Problem, data::Dataset, run::Run};
+use anyo_core::{
+    Error, Result,
+    bundle::{BundleSource, Wanted},
+    config::Problem,
+    data::Dataset,
+    run::Run,
+};
 use anyo_student::{Prepare, RunWatch};
 use serde_json::json;
 use tch::Device;
@@ -29,13 +35,11 @@ use crate::{
     candidates::{Candidates, Draw},
     model::Teacher,
     rank::{RankSettings, Ranker},
-    train::{TeacherFitted, TeacherSetup, fit_teacher},
+    train::{SoftTargets, TeacherFitted, TeacherSetup, fit_teacher},
 };
 
 /// File of a run's final weights inside its folder.
 pub const TEACHER_FILE: &str = "models/teacher.safetensors";
-/// Folder of the bundle inside a run folder.
-pub const BUNDLE_FOLDER: &str = "bundle";
 
 /// Runs it all and prints the tables.
 ///
@@ -45,6 +49,7 @@ pub fn run_teacher(config: &TeacherRunConfig, run: &mut Run) -> Result<()> {
     let started = Instant::now();
     let (device, dataset) = prepare(config, run)?;
     std::fs::create_dir_all(run.path().join("models")).map_err(Error::io(run.path(), "make the folder models"))?;
+    let soft = soft_targets(config, &dataset, run)?;
     let encoder = encoder::open(config, &dataset, device, run)?;
     let (lm, tokenizer) = language::open(config, &dataset, device, run)?;
     let (prompts, teacher) = {
@@ -67,7 +72,7 @@ pub fn run_teacher(config: &TeacherRunConfig, run: &mut Run) -> Result<()> {
     let parts =
         measure::Measured { config, dataset: &dataset, encoder: &encoder, prompts: &prompts, tokenizer: &tokenizer };
     let ready = started.elapsed().as_secs_f64();
-    let fitted = train(&parts, &candidates, &teacher, run)?;
+    let fitted = train(&parts, &candidates, soft.as_ref(), &teacher, run)?;
     mix::choose(&parts, &teacher, run)?;
     let metadata = BTreeMap::from([
         ("teacher".to_owned(), config.teacher.name.clone()),
@@ -97,6 +102,25 @@ pub fn run_teacher(config: &TeacherRunConfig, run: &mut Run) -> Result<()> {
     write_times(run, ready, &fitted, exported.as_ref(), started)?;
     run.print(&format!("run folder: {}\n", run.path().display()));
     Ok(())
+}
+
+/// The lists of `soft_targets.run`, checked before anything is trained.
+fn soft_targets<'a>(
+    config: &TeacherRunConfig,
+    dataset: &'a Dataset,
+    run: &mut Run,
+) -> Result<Option<SoftTargets<'a>>> {
+    let soft = &config.soft_targets;
+    let Some(from) = &soft.run else { return Ok(None) };
+    let source = BundleSource { key: "soft_targets.run", from, role: "soft_targets" };
+    let bundle = source.open(dataset, Wanted { rankings: true, embeddings: false }, run)?;
+    let found = SoftTargets::new(&bundle, dataset, soft)?;
+    let (with, of) = found.counts();
+    run.info(&format!(
+        "{with} of {of} training targets have a list, which is {} of what their rows aim at",
+        soft.share
+    ));
+    Ok(Some(found))
 }
 
 /// Everything that is checked before something is trained.
@@ -130,6 +154,7 @@ const PROMPTS: usize = 64;
 fn train(
     parts: &measure::Measured<'_>,
     candidates: &Candidates,
+    soft: Option<&SoftTargets<'_>>,
     teacher: &Teacher,
     run: &mut Run,
 ) -> Result<TeacherFitted> {
@@ -145,6 +170,7 @@ fn train(
         encoder: parts.encoder,
         prompts: parts.prompts,
         candidates: &draw,
+        soft,
         validate: teacher.head().is_none().then_some(&choice),
         eval: &config.eval,
         seed: config.seed,

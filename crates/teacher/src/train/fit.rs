@@ -253,6 +253,9 @@ impl<'a> Trainer<'a> {
             };
             mean("train/lm_loss", sums.lm_loss, sums.lm_targets);
             mean("train/head_loss", sums.head_loss, sums.head_rows);
+            if self.setup.soft.is_some() {
+                mean("train/soft_kl", sums.soft_kl, sums.head_rows);
+            }
             if self.teacher.balance_weight() > 0.0 {
                 mean("gate/load_balance", sums.balance, micros.len() as u64);
             }

@@ -16,6 +16,7 @@ use tch::{Kind, Tensor};
 use super::{TeacherSetup, TrainRows, curriculum::Drawn};
 use crate::{
     gate::{Gate, GateMode, GateStats, row_key},
+    head::Aim,
     model::{Prepared, Sequence, Side, Teacher},
     tokens::{PromptMode, Prompted},
 };
@@ -67,6 +68,8 @@ pub(super) struct Sums {
     pub(super) lm_targets: u64,
     pub(super) head_loss: f64,
     pub(super) head_rows: u64,
+    /// Sum of the rows' `KL(list ‖ head)`.
+    pub(super) soft_kl: f64,
     pub(super) balance: f64,
     pub(super) tokens: u64,
     pub(super) rows: u64,
@@ -105,7 +108,9 @@ impl Micro {
         let stream = DropoutStream::new(seed::derive(setup.seed, Stream::Dropout, epoch, self.number));
         let started = Instant::now();
         let head_seed = seed::derive(setup.seed ^ HEAD, Stream::Dropout, epoch, self.number);
-        let work = Work { micro: self, teacher, prepared: &prepared, targets: &targets, weights, head_seed };
+        let aim = setup.soft.map(|soft| soft.aim(self.ids.iter().map(|&id| rows.row(id as usize))));
+        let (prepared, targets) = (&prepared, &targets);
+        let work = Work { micro: self, teacher, prepared, targets, aim, weights, head_seed };
         let (loss, grads) = match setup.config.train.checkpointing {
             true => work.checkpointed(gate.as_ref(), stream, sums)?,
             false => work.plain(gate.as_ref(), stream, sums)?,
@@ -129,6 +134,7 @@ struct Work<'a> {
     teacher: &'a Teacher,
     prepared: &'a Prepared,
     targets: &'a [u32],
+    aim: Option<Aim<'a>>,
     weights: &'a Weights,
     head_seed: u64,
 }
@@ -235,10 +241,12 @@ impl Work<'_> {
         }
         if let Some(head) = self.teacher.head().filter(|_| !self.micro.drawn.choice && w.head > 0.0) {
             let last = states.f_index_select(0, &self.teacher.places(&wanted.last)?)?; // [B,D]
-            let found = head.loss(&last, self.targets, w.head * w.n_micro / w.open_rows, self.head_seed)?;
+            let scale = w.head * w.n_micro / w.open_rows;
+            let found = head.loss(&last, self.targets, self.aim.as_ref(), scale, self.head_seed)?;
             let sum = found.sum.f_double_value(&[])?;
             loss += sum * w.head / w.open_rows;
             sums.head_loss += sum;
+            sums.soft_kl += found.kl.unwrap_or(0.0);
             sums.head_rows += self.targets.len() as u64;
             roots.push(found.surrogate);
         }

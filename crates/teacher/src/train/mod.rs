@@ -5,6 +5,7 @@ mod fit;
 mod micro;
 mod prompts;
 mod rows;
+mod soft;
 mod state;
 
 use std::path::Path;
@@ -15,6 +16,7 @@ pub use curriculum::hybrid_probability;
 pub use fit::fit_teacher;
 pub(crate) use fit::valid_rows;
 pub use rows::{TrainRow, TrainRows};
+pub use soft::SoftTargets;
 pub use state::TeacherFitted;
 
 use crate::{config::TeacherConfig, encoder::Encoder, model::Teacher, tokens::PromptSource};
@@ -51,6 +53,8 @@ pub struct TeacherSetup<'a> {
     pub prompts: &'a dyn PromptSource,
     /// The candidates of choice prompts.
     pub candidates: &'a dyn CandidateSource,
+    /// What the scoring head learns beside the true items.
+    pub soft: Option<&'a SoftTargets<'a>>,
     /// How weights are selected; `None`: by ranking validation rows with the scoring head.
     pub validate: Option<&'a Validate<'a>>,
     /// How that ranking is measured.

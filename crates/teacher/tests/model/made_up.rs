@@ -352,6 +352,7 @@ pub(crate) fn fit(
         encoder: &encoder,
         prompts: &prompts,
         candidates: &candidates,
+        soft: None,
         validate: None,
         eval: &eval,
         seed: 11,

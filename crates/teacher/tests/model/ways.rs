@@ -193,6 +193,7 @@ fn all_ways_name_the_same_item_once_the_rows_are_learned() {
         encoder: &world.encoder,
         prompts: &world.prompts,
         candidates: &offer,
+        soft: None,
         validate: None,
         eval: &eval,
         seed: 11,
