@@ -12,7 +12,7 @@ use anyo_core::{
 use anyo_student::{
     Added, Extra, Step, Student, Tables,
     batch::Negatives,
-    loss::{LossGrad, OverCatalogue, Slots, Targets, scan},
+    loss::{LossGrad, OverCatalogue, Slots, Subset, scan},
 };
 use tch::Tensor;
 
@@ -227,17 +227,14 @@ fn look_at_some(overlap: &mut Overlap, step: &Step<'_>, k: usize, batch: &mut Ba
     if due.is_empty() {
         return Ok(());
     }
-    let places: Vec<i64> = due.iter().map(|&at| at as i64).collect();
-    let states = step.states.f_index_select(0, &Tensor::from_slice(&places).to_device(step.states.device()))?;
-    let positives: Vec<i32> = due.iter().map(|&at| step.targets.positives[at]).collect();
-    let seen = step.targets.seen.select(&due);
+    let some = Subset::new(step.states, step.targets, &due);
     let (lists, both) = (&batch.lists, &batch.both);
     let look = |at: usize, scores: &[f32]| {
         let Some(list) = &lists[due[at]] else { return };
         both[due[at]].store(in_top_k(scores, list.items, k, &mut Vec::with_capacity(k)), Ordering::Relaxed);
     };
     let over = OverCatalogue { look: Some(&look), ..OverCatalogue::default() };
-    scan(&states, step.head, Targets { positives: &positives, seen: &seen }, &over);
+    scan(&some.states, step.head, some.targets(), &over);
     overlap.remember(step.numbers, &due, &batch.both)
 }
 

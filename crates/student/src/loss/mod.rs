@@ -63,6 +63,36 @@ pub struct Targets<'a> {
     pub seen: &'a Seen,
 }
 
+/// Some targets of a batch, for a pass over the catalogue that leaves the others out. M of N targets.
+#[derive(Debug)]
+pub struct Subset {
+    /// Places of the targets in the batch `[M]`, on the states' device.
+    pub places: Tensor,
+    /// Their states `[M, D]`.
+    pub states: Tensor,
+    positives: Vec<i32>,
+    seen: Seen,
+}
+
+impl Subset {
+    /// The targets at `rows` of a batch with states `[N, D]`.
+    pub fn new(states: &Tensor, targets: Targets<'_>, rows: &[usize]) -> Self {
+        let places: Vec<i64> = rows.iter().map(|&at| at as i64).collect();
+        let places = Tensor::from_slice(&places).to_device(states.device());
+        Self {
+            states: states.index_select(0, &places),
+            places,
+            positives: rows.iter().map(|&at| targets.positives[at]).collect(),
+            seen: targets.seen.select(rows),
+        }
+    }
+
+    /// The chosen targets.
+    pub fn targets(&self) -> Targets<'_> {
+        Targets { positives: &self.positives, seen: &self.seen }
+    }
+}
+
 /// Sum of a loss over the targets and its gradients, each multiplied by the scale that was asked for.
 #[derive(Debug)]
 pub struct LossGrad {
