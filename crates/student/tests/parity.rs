@@ -14,7 +14,10 @@ use anyo_student::{
     loss::{Head, Loss, Targets},
     seen::Seen,
 };
-use support::{fixture, loss_config, neural};
+use support::{
+    fixture,
+    student::{loss_config, neural},
+};
 use tch::{Device, Kind, Tensor};
 
 const N_ITEMS: usize = 37;

@@ -37,8 +37,8 @@ pub use metric::{
 };
 pub use model::{AddedTokens, Counts, Layout, Parts, Prepared, Sequence, Side, Teacher};
 pub use pipeline::{
-    BuiltinRecipe, ChoiceConfig, EncoderRecipe, FirstRanker, GroundConfig, RankersConfig, RerankConfig,
-    TEACHER_FILE, TeacherExport, TeacherRunConfig, TeacherWay, assemble, builtin_texts, run_teacher,
+    BuiltinRecipe, ChoiceConfig, EncoderRecipe, FirstRanker, GroundConfig, RankersConfig, RerankConfig, TEACHER_FILE,
+    TeacherExport, TeacherRunConfig, TeacherWay, assemble, builtin_texts, run_teacher,
 };
 pub use projector::Projector;
 pub use prompt::{
@@ -53,5 +53,6 @@ pub use say::Speaker;
 pub use titles::{TitleReport, Titles};
 pub use tokens::{Mark, PromptMode, PromptSource, Prompted};
 pub use train::{
-    CandidateSource, SoftTargets, TeacherFitted, TeacherSetup, TrainRow, TrainRows, Validate, fit_teacher, hybrid_probability,
+    CandidateSource, SoftTargets, TeacherFitted, TeacherSetup, TrainRow, TrainRows, Validate, fit_teacher,
+    hybrid_probability,
 };

@@ -15,7 +15,7 @@ use anyo_core::{
 };
 use anyo_student::{Production, Student, config::StudentConfig, production::Written};
 use serde_json::Value;
-use support::{fixture, neural};
+use support::{fixture, student::neural};
 use tch::{Device, Tensor};
 
 const N_ITEMS: usize = 37;
@@ -85,7 +85,8 @@ fn modern(changes: &[(&str, Value)]) -> StudentConfig {
 
 /// Every network in every form: name of the case, configuration, PyTorch fixture.
 fn every() -> Vec<(&'static str, StudentConfig, Option<&'static str>)> {
-    let ce = || ("loss", serde_json::to_value(support::loss_config(anyo_student::config::LossName::Ce)).unwrap());
+    let ce =
+        || ("loss", serde_json::to_value(support::student::loss_config(anyo_student::config::LossName::Ce)).unwrap());
     vec![
         ("sasrec", neural("sasrec", &[]), Some("sasrec_d16")),
         ("two heads", neural("sasrec", &[("d_model", 12.into()), ("n_heads", 2.into())]), Some("sasrec_d12_h2")),

@@ -2,10 +2,11 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use std::path::{Path, PathBuf};
+pub(crate) mod data;
+pub(crate) mod student;
+pub(crate) mod watch;
 
-use anyo_student::config::{LogQ, LossConfig, LossName, Negatives, StudentConfig};
-use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 
 pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name)
@@ -30,54 +31,4 @@ pub(crate) fn windows(path: &Path) -> Vec<Vec<u32>> {
         fields[0].split(' ').take(len).map(|id| id.split(':').next().unwrap().parse().unwrap()).collect()
     };
     text.lines().skip(1).map(row).collect()
-}
-
-pub(crate) fn loss_config(name: LossName) -> LossConfig {
-    LossConfig {
-        name,
-        n_negatives: 1,
-        negatives: Negatives::Uniform,
-        logq: LogQ::Negatives,
-        gbce_t: 0.75,
-        temperature: 1.0,
-        dros_alpha: 0.0,
-        dros_beta: 1.0,
-    }
-}
-
-/// A small student `name` without dropout; `changes` replace keys.
-pub(crate) fn neural(name: &str, changes: &[(&str, Value)]) -> StudentConfig {
-    let mut config = json!({
-        "name": name,
-        "max_len": 10,
-        "d_model": 16,
-        "dropout": 0.0,
-        "rows": "last_position",
-        "loss": serde_json::to_value(loss_config(LossName::Bce)).unwrap(),
-        "optim": {
-            "name": "adam", "lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0, "clip_norm": null,
-            "schedule": {"name": "constant", "warmup_steps": 0, "total_steps": null, "floor": 0.0},
-        },
-    });
-    if name == "sasrec" {
-        for (key, value) in [
-            ("n_blocks", json!(2)),
-            ("n_heads", json!(1)),
-            ("attention_dropout", json!(0.0)),
-            ("norm", json!("query")),
-            ("ffn", json!("relu")),
-            ("ffn_ratio", json!(1.0)),
-            ("scale_embeddings", json!(true)),
-            ("seen_bias", json!(false)),
-            ("norm_eps", json!(1e-8)),
-            ("init", json!("xavier_normal")),
-            ("rows", json!("every_position")),
-        ] {
-            config[key] = value;
-        }
-    }
-    for (key, value) in changes {
-        config[*key] = value.clone();
-    }
-    serde_json::from_value(config).unwrap()
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     made_up::{Named, Recorder, Trial, bits, eight, eval_config, loss, optim, sasrec, students, thirty},
-    support::neural,
+    support::student::neural,
 };
 
 #[test]

@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{SoftConfig, TeacherConfig},
-    ground::TitleState, likelihood::Likely, tokens::PromptMode};
+    ground::TitleState,
+    likelihood::Likely,
+    tokens::PromptMode,
+};
 
 /// Everything that `run-teacher` reads.
 #[derive(Debug, Clone, Serialize, Deserialize)]

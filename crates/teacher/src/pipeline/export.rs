@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use anyo_core::{
     Error, Result,
     bundle::{
-        BUNDLE_FOLDER, Bundle, BundleWriter, DatasetIdentity, FileInfo, Flush, ListMaker, ListRule, Opened, Position, Spec,
-        Teacher as Maker, choose_rows, dllm2rec,
+        BUNDLE_FOLDER, Bundle, BundleWriter, DatasetIdentity, FileInfo, Flush, ListMaker, ListRule, Opened, Position,
+        Spec, Teacher as Maker, choose_rows, dllm2rec,
     },
     data::TargetIndex,
     run::Run,
@@ -114,10 +114,7 @@ fn spec(parts: &Measured<'_>, run: &Run, some: bool) -> Result<Spec> {
         exclude_history: options.exclude_history,
         target_may_appear: options.target_may_appear,
         confidence: options.distance.confidence(),
-        teacher: Maker {
-            name: config.teacher.name.clone(),
-            config: made,
-        },
+        teacher: Maker { name: config.teacher.name.clone(), config: made },
         selection,
     })
 }

@@ -105,11 +105,7 @@ pub fn run_teacher(config: &TeacherRunConfig, run: &mut Run) -> Result<()> {
 }
 
 /// The lists of `soft_targets.run`, checked before anything is trained.
-fn soft_targets<'a>(
-    config: &TeacherRunConfig,
-    dataset: &'a Dataset,
-    run: &mut Run,
-) -> Result<Option<SoftTargets<'a>>> {
+fn soft_targets<'a>(config: &TeacherRunConfig, dataset: &'a Dataset, run: &mut Run) -> Result<Option<SoftTargets<'a>>> {
     let soft = &config.soft_targets;
     let Some(from) = &soft.run else { return Ok(None) };
     let source = BundleSource { key: "soft_targets.run", from, role: "soft_targets" };

@@ -36,9 +36,7 @@ impl<'a> SoftTargets<'a> {
         if k > top_n {
             return Err(Error::Invalid {
                 message: format!("soft_targets.top_k: {k}, but the bundle's lists have {top_n} items"),
-                hint: Some(format!(
-                    "write soft_targets.top_k={top_n}, or export the bundle with export.top_n={k}"
-                )),
+                hint: Some(format!("write soft_targets.top_k={top_n}, or export the bundle with export.top_n={k}")),
             });
         }
         let index = TargetIndex::new(&dataset.train);

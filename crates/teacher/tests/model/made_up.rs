@@ -1,15 +1,19 @@
 //! A tiny language model, an encoder, a catalogue of 24 items and prompts made of a few token ids.
 
+#[allow(dead_code, reason = "shared with other crates' tests, which use all of it")]
+#[path = "../../../student/tests/support/data.rs"]
+mod data;
+#[allow(dead_code, reason = "shared with other crates' tests, which use all of it")]
+#[path = "../../../student/tests/support/student.rs"]
+mod small;
+#[path = "../../../student/tests/support/watch.rs"]
+mod watch;
+
 use std::{collections::BTreeMap, path::Path};
 
-use anyo_core::{
-    Error, Result,
-    data::{Dataset, Item, Rows},
-    eval::EvalConfig,
-    torch::Dtype,
-};
+use anyo_core::{Result, data::Dataset, eval::EvalConfig, torch::Dtype};
 use anyo_lm::{CausalLm, LmConfig, Targets};
-use anyo_student::{CheckpointConfig, Progress, Student, Watch, config::StudentConfig};
+use anyo_student::{CheckpointConfig, Student, config::StudentConfig};
 use anyo_teacher::{
     AddedTokens, Encoder, Mark, Parts, PromptMode, PromptSource, Prompted, Teacher, TeacherConfig, TeacherFitted,
     TeacherSetup,
@@ -19,8 +23,10 @@ use anyo_teacher::{
     },
     encode_titles, fit_teacher,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tch::{Device, Kind, Tensor, no_grad};
+
+pub(crate) use self::watch::Recorder;
 
 pub(crate) const N_ITEMS: usize = 24;
 /// Tokens of the model: pad, bos, end, cue and question words, then 6 + 6 for titles.
@@ -55,18 +61,10 @@ pub(crate) fn lm(tied: bool) -> CausalLm {
 }
 
 pub(crate) fn student(n_items: usize, d: i64, seed: u64) -> (Student, StudentConfig) {
-    let config = json!({
-        "name": "sasrec_dllm2rec", "max_len": 10, "d_model": d, "dropout": 0.3, "rows": "last_position",
-        "loss": {
-            "name": "bce", "n_negatives": 1, "negatives": "uniform", "logq": "none", "gbce_t": 0.75,
-            "temperature": 1.0, "dros_alpha": 0.0, "dros_beta": 1.0,
-        },
-        "optim": {
-            "name": "adam", "lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0, "clip_norm": null,
-            "schedule": {"name": "constant", "warmup_steps": 0, "total_steps": null, "floor": 0.0},
-        },
-    });
-    let config: StudentConfig = serde_json::from_value(config).unwrap();
+    let config = small::neural(
+        "sasrec_dllm2rec",
+        &[("d_model", d.into()), ("dropout", json!(0.3)), ("loss.logq", "none".into())],
+    );
     let student = Student::new(&config, n_items, Device::Cpu, seed).unwrap();
     // Item vectors as large as trained ones.
     let table = student.params.get("item_embeddings.weight").unwrap();
@@ -252,88 +250,14 @@ pub(crate) fn randomise(teacher: &Teacher, std: f64) {
     });
 }
 
+/// As for students, in smaller batches.
 pub(crate) fn eval_config() -> EvalConfig {
-    EvalConfig {
-        ks: vec![1, 10],
-        exclude_history: false,
-        report_both: false,
-        batch_size: 8,
-        bootstrap: 0,
-        confidence: 0.95,
-        per_user: false,
-        popularity_buckets: vec![],
-        length_buckets: vec![],
-    }
+    EvalConfig { batch_size: 8, ..data::eval_config() }
 }
 
-/// Sequences of which every item after the first is a target; the last one is asked for in validation too.
+/// Sequences of which every item from place `first_target` on is a target; the last one is asked for in validation too.
 pub(crate) fn dataset(sequences: &[Vec<u32>], first_target: u32) -> Dataset {
-    let (mut train, mut valid) = (Rows::new(), Rows::new());
-    for (user, items) in (0u32..).zip(sequences) {
-        train.push(user, items.iter().copied(), first_target.min(items.len() as u32 - 1));
-        valid.push_eval(user, &items[..items.len() - 1], items[items.len() - 1]);
-    }
-    let train_order: Vec<u32> = sequences.iter().flatten().copied().collect();
-    let mut train_counts = vec![0; N_ITEMS];
-    train_order.iter().for_each(|&item| train_counts[item as usize] += 1);
-    let item = |i: usize| Item { id: i.to_string(), title: format!("item {i}"), text: String::new() };
-    Dataset {
-        name: "made_up".into(),
-        items: (0..N_ITEMS).map(item).collect(),
-        users: (0..sequences.len()).map(|u| u.to_string()).collect(),
-        test: valid.clone(),
-        train,
-        valid,
-        train_counts,
-        train_order,
-        hash: "d".repeat(64),
-        items_hash: "1".repeat(64),
-        provenance: Value::Null,
-        protocol: "made up".into(),
-    }
-}
-
-/// Keeps all that the loop says, and asks it to stop or fails at a step.
-#[derive(Debug, Default)]
-pub(crate) struct Recorder {
-    pub(crate) scalars: Vec<(u64, String, u64)>,
-    pub(crate) notes: Vec<String>,
-    pub(crate) stop_at: Option<u64>,
-    pub(crate) die_at: Option<u64>,
-    pub(crate) done: u64,
-}
-
-impl Recorder {
-    pub(crate) fn values(&self, name: &str) -> Vec<f64> {
-        self.scalars.iter().filter(|(_, n, _)| n == name).map(|(_, _, bits)| f64::from_bits(*bits)).collect()
-    }
-}
-
-impl Watch for Recorder {
-    fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
-        if self.die_at.is_some_and(|at| step >= at) {
-            return Err(Error::invalid("killed"));
-        }
-        self.scalars.extend(values.iter().map(|(name, value)| (step, (*name).to_owned(), value.to_bits())));
-        Ok(())
-    }
-
-    fn note(&mut self, message: &str) {
-        self.notes.push(message.to_owned());
-    }
-
-    fn progress(&mut self, progress: &Progress<'_>) {
-        self.done = progress.step;
-    }
-
-    fn rewind(&mut self, step: u64) -> Result<()> {
-        self.scalars.retain(|(at, _, _)| *at <= step);
-        Ok(())
-    }
-
-    fn stop_requested(&self) -> bool {
-        self.stop_at.is_some_and(|at| self.done >= at)
-    }
+    data::dataset_from(sequences, N_ITEMS, false, first_target)
 }
 
 /// Trains a teacher with new weights.
@@ -365,11 +289,7 @@ pub(crate) fn fit(
 
 /// The bits of all that is saved.
 pub(crate) fn bits(teacher: &Teacher) -> BTreeMap<String, Vec<u32>> {
-    let of = |tensor: &Tensor| {
-        let values = Vec::<f32>::try_from(tensor.detach().view([-1])).unwrap();
-        values.into_iter().map(f32::to_bits).collect()
-    };
-    teacher.params().named().map(|(name, tensor)| (name.to_owned(), of(tensor))).collect()
+    small::bits(teacher.params())
 }
 
 /// A shipped wording that shows five items.
