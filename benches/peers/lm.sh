@@ -13,24 +13,11 @@
 # Python: $PYTHON, else python3; it must import torch, transformers, peft and tokenizers. $BENCH_LM names a built bench-lm; otherwise it is built.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. benches/peers/arguments.sh
 
 repeats=3 threads=2 rows=4 length=128 peer_repeats=3 peer_only=0 keep="" out=""
 shapes="llama_100m qwen2_33m" dtypes="f32 bf16" works="forward train decode_1 decode_8 load"
-while [ $# -gt 0 ]; do
-  case "$1" in
-    --repeats | --threads | --rows | --length | --peer-repeats | --shapes | --dtypes | --works | --keep | --out)
-      [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
-      case "$1" in
-        --repeats) repeats=$2 ;; --threads) threads=$2 ;; --rows) rows=$2 ;; --length) length=$2 ;;
-        --peer-repeats) peer_repeats=$2 ;; --shapes) shapes=$2 ;; --dtypes) dtypes=$2 ;; --works) works=$2 ;;
-        --keep) keep=$2 ;; --out) out=$2 ;;
-      esac
-      shift 2 ;;
-    --peer-only) peer_only=1; shift ;;
-    -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    *) echo "error: unknown argument '$1' (see --help)" >&2; exit 2 ;;
-  esac
-done
+arguments "repeats threads rows length peer-repeats shapes dtypes works keep out" "peer-only" "$@"
 
 python=${PYTHON:-python3}
 "$python" -c "import torch, transformers, peft, tokenizers" 2>/dev/null || {

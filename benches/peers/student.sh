@@ -10,23 +10,12 @@
 # folder (pip; PIP_INDEX_URL is honoured, ANYO_TORCH_INDEX names an index with CPU-only wheels, which are far smaller and take less memory).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. benches/peers/arguments.sh
 
 torch_version=2.11.0
 repeats=3 threads=2 batches=0 peer_only=0 out=""
 works="train_bce_200 train_bce_50 train_ce_200 rank_200 second_start"
-while [ $# -gt 0 ]; do
-  case "$1" in
-    --repeats | --threads | --works | --batches | --out)
-      [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
-      case "$1" in
-        --repeats) repeats=$2 ;; --threads) threads=$2 ;; --works) works=$2 ;; --batches) batches=$2 ;; --out) out=$2 ;;
-      esac
-      shift 2 ;;
-    --peer-only) peer_only=1; shift ;;
-    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    *) echo "error: unknown argument '$1' (see --help)" >&2; exit 2 ;;
-  esac
-done
+arguments "repeats threads works batches out" "peer-only" "$@"
 
 data=${ANYO_ML1M:-../shared/data/movielens-1m/sequences.tsv}
 [ -f "$data" ] || { echo "error: $data is missing; set ANYO_ML1M to MovieLens-1M's sequences.tsv" >&2; exit 3; }

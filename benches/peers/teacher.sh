@@ -11,22 +11,11 @@
 # Python: $PYTHON, else python3; it must import torch and transformers. $BENCH_TEACHER names a built bench-teacher; otherwise it is built.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. benches/peers/arguments.sh
 
 repeats=3 threads=1 steps=32 keep="" out=""
 shapes="builtin" works="train export" forms="released lean"
-while [ $# -gt 0 ]; do
-  case "$1" in
-    --repeats | --threads | --steps | --shapes | --works | --forms | --keep | --out)
-      [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
-      case "$1" in
-        --repeats) repeats=$2 ;; --threads) threads=$2 ;; --steps) steps=$2 ;; --shapes) shapes=$2 ;; --works) works=$2 ;;
-        --forms) forms=$2 ;; --keep) keep=$2 ;; --out) out=$2 ;;
-      esac
-      shift 2 ;;
-    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    *) echo "error: unknown argument '$1' (see --help)" >&2; exit 2 ;;
-  esac
-done
+arguments "repeats threads steps shapes works forms keep out" "" "$@"
 
 python=${PYTHON:-python3}
 "$python" -c "import torch, transformers" 2>/dev/null || {

@@ -55,6 +55,21 @@ pub struct BaselineRunConfig {
     pub run: RunConfig,
 }
 
+impl BaselineRunConfig {
+    /// What a training is made of, without a folder.
+    pub fn setup<'a>(&'a self, dataset: &'a Dataset) -> Setup<'a> {
+        Setup {
+            student: &self.student,
+            train: &self.train,
+            eval: &self.eval,
+            dataset,
+            seed: self.seed,
+            folder: None,
+            resume: false,
+        }
+    }
+}
+
 impl Check for BaselineRunConfig {
     fn problems(&self) -> Vec<Problem> {
         let mut list = Ranges::default();
@@ -187,15 +202,7 @@ pub fn train_student(
     run.record("n_parameters", json!(n_parameters))?;
     let (folder, resume) = (run.path().to_owned(), run.resumed());
     std::fs::create_dir_all(folder.join("models")).map_err(Error::io(folder.join("models"), "make the folder"))?;
-    let setup = Setup {
-        student: &config.student,
-        train: &config.train,
-        eval: &config.eval,
-        dataset,
-        seed: config.seed,
-        folder: Some(&folder),
-        resume,
-    };
+    let setup = Setup { folder: Some(&folder), resume, ..config.setup(dataset) };
     let fitted = fit_with(&setup, student, extra, &mut RunWatch::new(run))?;
     let metadata = BTreeMap::from([
         ("student".to_owned(), config.student.name().to_owned()),

@@ -13,7 +13,7 @@ use anyo_core::{
     torch::device,
 };
 use anyo_distill::{DistillRunConfig, Distillation, TeacherLists};
-use anyo_student::{Extra, Setup, Student, fit_with};
+use anyo_student::{Extra, Student, fit_with};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -70,6 +70,7 @@ fn measure(config: &DistillRunConfig, dataset: &Dataset, folder: &Path, width: i
     let wanted = Wanted { rankings: config.distill.wants_rankings(), embeddings: config.distill.wants_embeddings() };
     let bundle = Bundle::open_for_training(folder, dataset, wanted)?;
     let vectors = if wanted.embeddings { Some(bundle.item_embeddings()?.shallow_clone()) } else { None };
+    let part = config.student_part();
     let epoch = |guest: bool| -> Result<f64> {
         let mut student = Student::new(&config.student, dataset.n_items(), Device::Cpu, config.seed)?;
         let lists =
@@ -77,17 +78,8 @@ fn measure(config: &DistillRunConfig, dataset: &Dataset, folder: &Path, width: i
         let vectors = vectors.as_ref().filter(|_| guest);
         let mut distillation =
             Distillation::new(&config.distill, dataset, lists, vectors, None, &mut student, config.seed)?;
-        let setup = Setup {
-            student: &config.student,
-            train: &config.train,
-            eval: &config.eval,
-            dataset,
-            seed: config.seed,
-            folder: None,
-            resume: false,
-        };
         let extra = guest.then_some(&mut distillation as &mut dyn Extra);
-        Ok(fit_with(&setup, &student, extra, &mut Quiet::default())?.seconds)
+        Ok(fit_with(&part.setup(dataset), &student, extra, &mut Quiet::default())?.seconds)
     };
     let alone = epoch(false)?;
     let distilled = epoch(true)?;

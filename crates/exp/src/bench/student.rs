@@ -12,7 +12,7 @@ use anyo_core::{
     memory::peak_rss_bytes,
     torch::device,
 };
-use anyo_student::{BaselineRunConfig, Setup, Student, fit};
+use anyo_student::{BaselineRunConfig, Student, fit};
 use serde_json::{Value, json};
 
 use super::Quiet;
@@ -71,21 +71,9 @@ fn student(config: &BaselineRunConfig, dataset: &Dataset) -> Result<Student> {
     Ok(Student::new(&config.student, dataset.n_items(), device, config.seed)?)
 }
 
-fn setup<'a>(config: &'a BaselineRunConfig, dataset: &'a Dataset) -> Setup<'a> {
-    Setup {
-        student: &config.student,
-        train: &config.train,
-        eval: &config.eval,
-        dataset,
-        seed: config.seed,
-        folder: None,
-        resume: false,
-    }
-}
-
 fn epoch(config: &BaselineRunConfig, dataset: &Dataset) -> Result<Value> {
     let student = student(config, dataset)?;
-    let fitted = fit(&setup(config, dataset), &student, &mut Quiet::default())?;
+    let fitted = fit(&config.setup(dataset), &student, &mut Quiet::default())?;
     let rows = dataset.train.len() as f64;
     Ok(json!({ "seconds": fitted.seconds, "sequences_per_s": rows / fitted.seconds }))
 }
@@ -101,7 +89,7 @@ fn rank(config: &BaselineRunConfig, dataset: &Dataset) -> Result<Value> {
 /// Seconds from the start of the process, loading of the libraries included, to the end of the first training step.
 fn first_step(config: &BaselineRunConfig, dataset: &Dataset) -> Result<Value> {
     let student = student(config, dataset)?;
-    let ended = fit(&setup(config, dataset), &student, &mut Quiet { stop: false, stop_after_one: true });
+    let ended = fit(&config.setup(dataset), &student, &mut Quiet { stop: false, stop_after_one: true });
     if !matches!(ended, Err(anyo_core::Error::Interrupted { .. })) {
         bail!("the first step did not end as it should: {ended:?}");
     }

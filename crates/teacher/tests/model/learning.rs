@@ -12,7 +12,7 @@ use anyo_teacher::{
 use tch::{Device, Kind, no_grad};
 
 use super::made_up::{
-    Prompts, Recorder, bits, candidates, config, dataset, encoder, eval_config, fit, gate, lm_config, teacher,
+    Prompts, Recorder, bits, candidates, config, dataset, encoder, eval_config, fit, gate, lm_config, setup, teacher,
     teacher_on,
 };
 
@@ -149,19 +149,7 @@ fn accumulation_weighs_tokens_and_rows() {
         let (encoder, eval, data) = (encoder(), eval_config(), dataset(&several(), 1));
         let teacher = teacher(&config, &encoder);
         let mut watch = Recorder::default();
-        let setup = TeacherSetup {
-            config: &config,
-            dataset: &data,
-            encoder: &encoder,
-            prompts: &prompts,
-            candidates: &candidates,
-            soft: None,
-            validate: None,
-            eval: &eval,
-            seed: 11,
-            folder: None,
-            resume: false,
-        };
+        let setup = setup(&config, &data, &encoder, &prompts, &eval);
         fit_teacher(&setup, &teacher, &mut watch).unwrap();
         (watch.values("train/loss")[0], watch.values("train/grad_norm")[0])
     };
@@ -225,19 +213,7 @@ fn what_is_left_out_is_counted_and_bad_setups_are_refused() {
     config.train.choice_share = 1.0;
     let teacher = teacher(&config, &encoder);
     let without = |_: u64, _: u64, _: &[u32], target: u32| Ok(vec![(target + 1) % 24]);
-    let setup = TeacherSetup {
-        config: &config,
-        dataset: &data,
-        encoder: &encoder,
-        prompts: &prompts,
-        candidates: &without,
-        soft: None,
-        validate: None,
-        eval: &eval,
-        seed: 1,
-        folder: None,
-        resume: false,
-    };
+    let setup = TeacherSetup { candidates: &without, ..setup(&config, &data, &encoder, &prompts, &eval) };
     let error = fit_teacher(&setup, &teacher, &mut watch).unwrap_err();
     assert!(error.to_string().contains("miss its target"), "{error}");
 }
@@ -278,19 +254,7 @@ fn half_precision_learns_too() {
             Ok(vec![("hr@1".to_owned(), if calls.get() == 2 { 0.9 } else { 0.1 })])
         };
         let mut watch = Recorder::default();
-        let setup = TeacherSetup {
-            config: &config,
-            dataset: &data,
-            encoder: &encoder,
-            prompts: &prompts,
-            candidates: &candidates,
-            soft: None,
-            validate: Some(&validate),
-            eval: &eval,
-            seed: 11,
-            folder: None,
-            resume: false,
-        };
+        let setup = TeacherSetup { validate: Some(&validate), ..setup(&config, &data, &encoder, &prompts, &eval) };
         let fitted = fit_teacher(&setup, &teacher, &mut watch).unwrap();
         assert_eq!((fitted.best_step, fitted.best, calls.get()), (200, Some(0.9), 3));
         assert_eq!(watch.values("valid/hr@1").len(), 3);

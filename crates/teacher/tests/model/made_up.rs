@@ -260,6 +260,29 @@ pub(crate) fn dataset(sequences: &[Vec<u32>], first_target: u32) -> Dataset {
     data::dataset_from(sequences, N_ITEMS, false, first_target)
 }
 
+/// A training with [`candidates`], without a folder.
+pub(crate) fn setup<'a>(
+    config: &'a TeacherConfig,
+    dataset: &'a Dataset,
+    encoder: &'a Encoder,
+    prompts: &'a dyn PromptSource,
+    eval: &'a EvalConfig,
+) -> TeacherSetup<'a> {
+    TeacherSetup {
+        config,
+        dataset,
+        encoder,
+        prompts,
+        candidates: &candidates,
+        soft: None,
+        validate: None,
+        eval,
+        seed: 11,
+        folder: None,
+        resume: false,
+    }
+}
+
 /// Trains a teacher with new weights.
 pub(crate) fn fit(
     config: &TeacherConfig,
@@ -270,19 +293,7 @@ pub(crate) fn fit(
 ) -> (Teacher, Result<TeacherFitted>) {
     let (encoder, prompts, eval) = (encoder(), Prompts::new(), eval_config());
     let teacher = teacher(config, &encoder);
-    let setup = TeacherSetup {
-        config,
-        dataset,
-        encoder: &encoder,
-        prompts: &prompts,
-        candidates: &candidates,
-        soft: None,
-        validate: None,
-        eval: &eval,
-        seed: 11,
-        folder,
-        resume,
-    };
+    let setup = TeacherSetup { folder, resume, ..setup(config, dataset, &encoder, &prompts, &eval) };
     let fitted = fit_teacher(&setup, &teacher, watch);
     (teacher, fitted)
 }

@@ -16,7 +16,7 @@ use anyo_teacher::{
 };
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::made_up::{Recorder, apart, config, dataset, eval_config, lm_config, student};
+use super::made_up::{Recorder, apart, config, dataset, eval_config, lm_config, setup, student};
 
 const TITLES: [&str; 8] = ["Alien", "Aliens", "Alien Nation", "Heat", "The Rock", "The Rocketeer", "Up", "Toy Story"];
 const HYBRID: RankSettings = RankSettings { template: 0, mode: PromptMode::Hybrid, batch: 3 };
@@ -187,19 +187,7 @@ fn all_ways_name_the_same_item_once_the_rows_are_learned() {
     };
     let (mut eval, mut watch) = (eval_config(), Recorder::default());
     eval.ks = vec![1, 3];
-    let setup = TeacherSetup {
-        config: &config,
-        dataset: &data,
-        encoder: &world.encoder,
-        prompts: &world.prompts,
-        candidates: &offer,
-        soft: None,
-        validate: None,
-        eval: &eval,
-        seed: 11,
-        folder: None,
-        resume: false,
-    };
+    let setup = TeacherSetup { candidates: &offer, ..setup(&config, &data, &world.encoder, &world.prompts, &eval) };
     fit_teacher(&setup, &world.teacher, &mut watch).unwrap();
     let losses = watch.values("train/lm_loss");
     eprintln!("lm loss {:.2} -> {:.4}", losses[0], losses[losses.len() - 1]);
