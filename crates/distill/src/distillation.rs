@@ -12,12 +12,12 @@ use anyo_core::{
 use anyo_student::{
     Added, Extra, Step, Student, Tables,
     batch::Negatives,
-    loss::{LossGrad, OverCatalogue, Slots, Subset, scan},
+    loss::{Loss, LossGrad, OverCatalogue, Slots, Subset, scan},
 };
 use tch::Tensor;
 
 use crate::{
-    batch::{Batch, factors, mean_weights, share},
+    batch::{Batch, factors, mean_weights},
     config::{DistillConfig, DrosTerm, Over, RankingLoss, RdNegatives},
     figures::Figures,
     fuse::{Vectors, attach},
@@ -125,6 +125,30 @@ impl Extra for Distillation<'_> {
     }
 }
 
+/// Which terms the ranking part has, and where they are computed.
+struct Form {
+    /// Weight of the candidates' DROS terms; 0 without them.
+    alpha: f64,
+    /// Each place has the batch's mean weight, as released.
+    broadcast: bool,
+    /// The pass over the catalogue that the lists take part in.
+    slots: Slots,
+}
+
+impl Form {
+    fn of(config: &DistillConfig, loss: &Loss) -> Self {
+        let has_dros = config.loss == RankingLoss::Bce && config.dros != DrosTerm::None && config.dros_scale > 0.0;
+        let alpha = if has_dros { loss.dros_alpha() } else { 0.0 };
+        let listwise = config.loss == RankingLoss::Listwise && config.listwise.over == Over::Catalogue;
+        let slots = match () {
+            () if listwise => Slots::CrossEntropy,
+            () if alpha > 0.0 => Slots::Dros,
+            () => Slots::Nowhere,
+        };
+        Self { alpha, broadcast: alpha > 0.0 && config.dros == DrosTerm::Broadcast, slots }
+    }
+}
+
 impl Ranking {
     fn grad(
         &mut self,
@@ -136,11 +160,7 @@ impl Ranking {
         let Self { lists, policy, fresh, overlap } = self;
         let n = step.numbers.len();
         let (k, gamma) = (lists.k(), config.consistency_weight());
-        let alpha = if config.dros == DrosTerm::None || config.loss != RankingLoss::Bce {
-            0.0
-        } else {
-            step.loss.dros_alpha() * f64::from(u8::from(config.dros_scale > 0.0))
-        };
+        let Form { alpha, broadcast, slots } = Form::of(config, step.loss);
         let asks = policy.as_ref().is_some_and(|policy| policy.needs() == Needs::StudentScores);
         // Where all scores are there anyway, every target is looked at.
         let refresh = gamma > 0.0 && (overlap.is_none() || asks || step.loss.passes_catalogue());
@@ -159,7 +179,6 @@ impl Ranking {
                 unsafe { *said_at.at(at) = say(scores, positives[at] as u32) };
             }
         };
-        let broadcast = alpha > 0.0 && config.dros == DrosTerm::Broadcast;
         // What weighs a row by all rows of the batch must know all scores before the first gradient.
         let early = asks || (refresh && broadcast);
         let looks = OverCatalogue { look: (refresh || asks).then_some(&look), ..OverCatalogue::default() };
@@ -183,12 +202,6 @@ impl Ranking {
             }
             slots.extend(list.items.iter().zip(&weights).filter(|(_, w)| **w > 0.0).map(|(&item, &w)| (item, w)));
         };
-        let in_catalogue = config.loss == RankingLoss::Listwise && config.listwise.over == Over::Catalogue;
-        let slots = match () {
-            () if in_catalogue => Slots::CrossEntropy,
-            () if alpha > 0.0 => Slots::Dros,
-            () => Slots::Nowhere,
-        };
         let over = OverCatalogue {
             look: looks.look.filter(|_| !early),
             slots,
@@ -203,19 +216,12 @@ impl Ranking {
             Slots::CrossEntropy => told - batch.entropies(),
             Slots::Nowhere => 0.0,
         };
-        if !in_catalogue {
+        if slots != Slots::CrossEntropy {
             ranked += pairwise(fresh.as_mut(), (k, config), dataset, step, &batch, &mut grad);
         }
         grad.sum += ranked;
-        figures.targets += n as f64;
         figures.ranked += ranked;
-        for (at, list) in batch.lists.iter().enumerate() {
-            let Some(list) = list else { continue };
-            figures.labelled += 1.0;
-            figures.entropy += f64::from(list.info.entropy);
-            figures.overlap += share(&batch.both[at], list);
-            figures.weight += f64::from(batch.factors[at]) / config.lambda_d;
-        }
+        figures.add(&batch, config.lambda_d);
         Ok(grad)
     }
 }

@@ -1,5 +1,7 @@
 //! What a step of distillation came to, for the log.
 
+use crate::batch::{Batch, share};
+
 /// Sums over the targets of a step.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Figures {
@@ -17,6 +19,18 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
+    /// Counts the targets of a batch and, over those with a list, what the lists are like; λ is taken out of the weights.
+    pub(crate) fn add(&mut self, batch: &Batch<'_>, lambda: f64) {
+        self.targets += batch.lists.len() as f64;
+        for (at, list) in batch.lists.iter().enumerate() {
+            let Some(list) = list else { continue };
+            self.labelled += 1.0;
+            self.entropy += f64::from(list.info.entropy);
+            self.overlap += share(&batch.both[at], list);
+            self.weight += f64::from(batch.factors[at]) / lambda;
+        }
+    }
+
     pub(crate) fn scalars(self, ranks: bool, hints: bool) -> Vec<(&'static str, f64)> {
         let n = self.targets.max(1.0);
         let mut values = vec![("train/loss_base", self.base / n)];
