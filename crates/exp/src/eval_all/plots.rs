@@ -106,21 +106,18 @@ pub(super) fn training(report: &Report<'_>) -> Vec<Plot> {
     valid.into_iter().chain(loss).collect()
 }
 
-/// Methods that were told about a known number of rows, by that number, and the reference at 0.
+/// Students that were told about a known number of rows, by that number; those that learnt alone stand at 0.
 pub(super) fn budget_points(report: &Report<'_>) -> Vec<BudgetPoint> {
     let at = report.config.headline();
     let point = |(method, cost): (usize, &super::costs::Cost)| {
-        let rows = match method == report.findings.reference {
-            true => 0.0,
-            false => cost.labelled_rows?,
+        let rows = match report.methods[method].kind {
+            Kind::Student => 0.0,
+            _ => cost.labelled_rows?,
         };
         let figure = report.findings.subsets[0].figures[method][at].as_ref()?;
         Some(BudgetPoint { method, rows, value: figure.value, interval: figure.interval })
     };
     let mut points: Vec<BudgetPoint> = report.costs.iter().enumerate().filter_map(point).collect();
-    if points.iter().all(|point| point.method == report.findings.reference) {
-        points.clear();
-    }
     points.sort_by(|a, b| a.rows.total_cmp(&b.rows));
     points
 }
@@ -128,19 +125,21 @@ pub(super) fn budget_points(report: &Report<'_>) -> Vec<BudgetPoint> {
 /// The headline over the number of labelled rows.
 pub(super) fn budget(report: &Report<'_>, points: &[BudgetPoint]) -> Plot {
     let label = report.config.headline.to_uppercase();
-    let line = Line {
-        name: "methods by labelled rows".into(),
-        series: 0,
-        points: points.iter().map(|point| (point.rows, point.value)).collect(),
-        ends: points.iter().map(|point| point.interval.unwrap_or([point.value; 2])).collect(),
+    // a mark each: several may have the same number of rows
+    let mark = |point: &BudgetPoint| Line {
+        name: report.methods[point.method].name.clone(),
+        series: point.method,
+        points: vec![(point.rows, point.value)],
+        ends: vec![point.interval.unwrap_or([point.value; 2])],
     };
+    let marks: Vec<Line> = points.iter().map(mark).collect();
     let words = Words {
         id: "budget",
         title: &format!("{label} against labelled rows"),
-        description: "Each point is a method, at the number of training rows that its teacher labelled; whiskers are bootstrap \
-                      intervals over users. The table below names them.",
+        description: "Each mark is a method, at the number of training rows that its teacher labelled; whiskers are bootstrap \
+                      intervals over users.",
         x: "labelled training rows",
         y: &label,
     };
-    lines(&words, &[line])
+    lines(&words, &marks)
 }

@@ -281,7 +281,8 @@ impl Report<'_> {
                 range(point.interval, four),
             ]);
         }
-        let text = "Training rows that the teacher labelled, against quality; the reference needs none.".to_owned();
+        let text = "Training rows that the teacher labelled, against quality; a student that learns alone needs none."
+            .to_owned();
         let blocks = vec![Block::Plot(plots::budget(self, &points)), Block::Text(text), Block::Table(table)];
         Section { title: "Quality against labelling cost".into(), blocks }
     }

@@ -172,6 +172,18 @@ fn quality_against_labelled_rows() {
     let section = markdown.split("## Quality against labelling cost").nth(1).unwrap().split("##").next().unwrap();
     let at = |text: &str| section.find(text).unwrap_or_else(|| panic!("{text} in {section}"));
     assert!(at("| student baseline | 0 |") < at("| few | 50 |") && at("| few | 50 |") < at("| many | 100 |"));
+    // the same where a distilled student is the reference, and a mark of its own for each method
+    project
+        .compare(&[&["runs=[plain]", "named={few: [few], many: [many]}", "reference=few", "run.dir=r"], QUICK].concat())
+        .done();
+    let again = project.read("r/report.md");
+    for row in ["| student baseline | 0 |", "| few | 50 |", "| many | 100 |"] {
+        assert!(again.contains(row), "{row}");
+    }
+    let plot = project.read("r/plots/budget.svg");
+    for mark in ["student baseline: 0 → ", "few: 50 → ", "many: 100 → "] {
+        assert!(plot.contains(mark), "{mark}");
+    }
     // the plain student stands above the distilled ones, whatever their names
     let quality = markdown.split("## Quality\n").nth(1).unwrap();
     assert!(quality.find("| student baseline |") < quality.find("| few |"));
